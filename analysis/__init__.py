@@ -1,0 +1,1 @@
+"""Reads the archive: head-to-head tables and figures."""

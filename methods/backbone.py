@@ -1,0 +1,120 @@
+"""The pre-trained encoder that everything starts from: its shape, its weights and its tokenizer, from a hub id or a directory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from methods.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+FAMILIES = ("bert",)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The shape of a BERT-like encoder; names of the paper of BERT, sizes as counts."""
+
+    vocabulary: int
+    positions: int
+    types: int
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    layer_norm_eps: float = 1e-12
+    activation: str = "gelu"
+    padding_id: int = 0
+    initializer_range: float = 0.02
+    family: str = "bert"
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise UserError(f"backbone: hidden size {self.hidden} is no multiple of its {self.heads} attention heads")
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.heads
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_transformers(cls, config: Any, name: str = "backbone") -> BackboneConfig:
+        """From a `transformers` configuration. Raises UserError where it is no encoder that this workbench can host."""
+        family = getattr(config, "model_type", "?")
+        if family not in FAMILIES:
+            raise UserError(f"backbone {name}: model type {family!r} is no BERT-like encoder that can be hosted; known: {', '.join(FAMILIES)}")
+        if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+            raise UserError(f"backbone {name}: a decoder; an encoder is needed (is_decoder: false)")
+        if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
+            raise UserError(f"backbone {name}: position_embedding_type {config.position_embedding_type!r}; absolute positions are needed")
+        return cls(
+            vocabulary=config.vocab_size,
+            positions=config.max_position_embeddings,
+            types=config.type_vocab_size,
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            intermediate=config.intermediate_size,
+            dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
+            layer_norm_eps=config.layer_norm_eps,
+            activation=config.hidden_act,
+            padding_id=config.pad_token_id or 0,
+            initializer_range=config.initializer_range,
+            family=family,
+        )
+
+
+BERT_BASE = BackboneConfig(vocabulary=30522, positions=512, types=2, hidden=768, layers=12, heads=12, intermediate=3072)
+
+
+@dataclass
+class Backbone:
+    """A backbone with its tokenizer; `weights()` reads the encoder's tensors under the names of `transformers`' BertModel."""
+
+    name: str
+    config: BackboneConfig
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, name: str) -> Backbone:
+        """From a hub id or a directory. Raises UserError where nothing is there or it is no BERT-like encoder."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            config = BackboneConfig.from_transformers(AutoConfig.from_pretrained(name), name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"backbone: {name!r} is neither a directory with config.json and tokenizer nor a hub id at hand ({reason})") from error
+        if len(tokenizer) > config.vocabulary:
+            raise UserError(f"backbone {name}: the tokenizer has {len(tokenizer)} pieces, the word table only {config.vocabulary}")
+        return cls(name, config, tokenizer)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Tensors of the encoder (float32) by BertModel's names, without a prefix. Safetensors, or `.bin` with weights_only."""
+        import torch
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            model, info = AutoModel.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"backbone {self.name}: its weights can't be read ({str(error).strip().splitlines()[0]})") from error
+        finally:
+            logging.set_verbosity(verbosity)
+        missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+        if missing:
+            raise UserError(f"backbone {self.name}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}")
+        state: dict[str, Tensor] = {k: v for k, v in model.state_dict().items() if not any(k.startswith(m) for m in info["missing_keys"])}
+        return state

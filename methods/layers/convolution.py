@@ -1,0 +1,1 @@
+"""Separable convolutions (NAS-BERT)."""

@@ -1,0 +1,101 @@
+"""Encoders that run one layer after another: DynaBERT's transformer layers, NAS-BERT's sub-layers and links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from torch import Tensor, nn
+
+from methods.layers.attention import ElasticSelfAttention, SelfAttention
+from methods.layers.feed_forward import ElasticFeedForward, FeedForward
+from methods.layers.part import Part
+
+States = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class TransformerLayer(Part):
+    """Attention, then feed-forward. `index`: which layer of the backbone (from 0) it was cut from."""
+
+    kind: ClassVar[str] = "transformer_layer"
+    attention: SelfAttention
+    feed_forward: FeedForward
+    index: int = 0
+
+    def other_parameters(self) -> int:
+        return self.attention.other_parameters() + self.feed_forward.other_parameters()
+
+    def flops(self, length: int) -> int:
+        return self.attention.flops(length) + self.feed_forward.flops(length)
+
+    def build(self) -> ElasticTransformerLayer:
+        return ElasticTransformerLayer(self)
+
+
+class ElasticTransformerLayer(nn.Module):
+    def __init__(self, spec: TransformerLayer) -> None:
+        super().__init__()
+        self.attention = spec.attention.build()
+        self.feed_forward = spec.feed_forward.build()
+
+    def forward(self, hidden: Tensor, mask: Tensor, heads: int | None = None, neurons: int | None = None) -> Tensor:
+        """`hidden` (B, L, H), `mask` (B, L); the first `heads` heads and `neurons` neurons, or all."""
+        attention, feed_forward = cast(ElasticSelfAttention, self.attention), cast(ElasticFeedForward, self.feed_forward)
+        output: Tensor = feed_forward(attention(hidden, mask, heads), mask, neurons)
+        return output
+
+
+@dataclass(frozen=True)
+class Link(Part):
+    """A linear map between two widths."""
+
+    kind: ClassVar[str] = "link"
+    inputs: int
+    outputs: int
+
+    def other_parameters(self) -> int:
+        return self.inputs * self.outputs + self.outputs
+
+    def flops(self, length: int) -> int:
+        return 2 * length * self.inputs * self.outputs
+
+    def build(self) -> LinkModule:
+        return LinkModule(self.inputs, self.outputs)
+
+
+class LinkModule(nn.Linear):
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, L, inputs) -> (B, L, outputs), padded positions zero where a mask is given."""
+        output = super().forward(hidden)
+        return output if mask is None else output * mask[..., None].to(output.dtype)
+
+
+@dataclass(frozen=True)
+class Chain(Part):
+    """Layers one after another; each takes (hidden, mask) and returns the next hidden state."""
+
+    kind: ClassVar[str] = "chain"
+    layers: tuple[Part, ...]
+
+    def other_parameters(self) -> int:
+        return sum(layer.other_parameters() for layer in self.layers)
+
+    def flops(self, length: int) -> int:
+        return sum(layer.flops(length) for layer in self.layers)
+
+    def build(self) -> ChainModule:
+        return ChainModule(self)
+
+
+class ChainModule(nn.ModuleList):
+    def __init__(self, spec: Chain) -> None:
+        super().__init__([layer.build() for layer in spec.layers])
+
+    def forward(self, texts: tuple[tuple[Tensor, Tensor], ...]) -> tuple[States, Tensor]:
+        """`texts`: (hidden (B, L, H), mask (B, L)) of the one text. Returns the n+1 states (input first) and the mask."""
+        hidden, mask = texts[0]
+        states = [hidden]
+        for layer in self:
+            states.append(layer(states[-1], mask))
+        return tuple(states), mask

@@ -1,0 +1,75 @@
+"""The methods that there are, by name. A fourth one is a new folder and one call of `register`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from methods.errors import UserError
+from methods.recipe import Recipe, Scope
+from methods.space import SearchSpace
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from transformers import PreTrainedTokenizerBase
+
+    from methods.backbone import BackboneConfig
+    from methods.supernet import Supernet
+    from methods.tasks.batches import Collate
+    from methods.tasks.head import Head
+
+
+@dataclass(frozen=True)
+class Method:
+    """Everything that the floors above know of a method.
+
+    `options` is the pydantic model of its knobs (an entry of `methods:` in the experiment file, without its `name`).
+    """
+
+    name: str
+    summary: str
+    scope: Scope
+    options: type[BaseModel]
+    space: Callable[[Any, BackboneConfig], SearchSpace]
+    supernet: Callable[[SearchSpace, BackboneConfig, Head], Supernet]
+    recipe: Callable[[Any], Recipe]
+    collate: Callable[[PreTrainedTokenizerBase, int], Collate]
+
+
+_BUILT_IN = {"dynabert": "methods.dynabert", "nasbert": "methods.nasbert", "adabert": "methods.adabert"}
+_PARTS = ("methods.layers.encoder", "methods.layers.heads", "methods.layers.convolution", "methods.layers.cell")
+_REGISTERED: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Makes a method known. A name can be taken once."""
+    if method.name in _BUILT_IN or _REGISTERED.get(method.name, method) != method:
+        raise ValueError(f"a method named {method.name!r} is registered already")
+    _REGISTERED[method.name] = method
+
+
+def unregister(name: str) -> None:
+    """Forgets a method that `register` made known."""
+    _REGISTERED.pop(name, None)
+
+
+def names() -> list[str]:
+    return [*_BUILT_IN, *_REGISTERED]
+
+
+def get(name: str) -> Method:
+    """The method of that name; its modules are imported now. Raises UserError where there is none."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name not in _BUILT_IN:
+        raise UserError(f"method {name!r} is unknown; there are {', '.join(names())}")
+    method: Method = import_module(_BUILT_IN[name]).METHOD
+    return method
+
+
+def import_parts() -> None:
+    """Imports every built-in part, so that specs can be read from JSON."""
+    for module in _PARTS:
+        import_module(module)

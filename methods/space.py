@@ -1,0 +1,163 @@
+"""What can be searched: a `SearchSpace` of named choices, and the `Architecture`, one point of it in canonical form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from methods.backbone import BackboneConfig
+    from methods.costs import CostArrays
+    from methods.network import NetworkSpec
+    from methods.tasks.head import Head
+
+Form = Literal["hosted", "deployed"]
+Value = int | float | str | bool
+Assignment = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One point of a space: the method's name and its choices as canonical JSON (sorted keys, no blanks), hence hashable.
+
+    Two architectures are equal exactly where they are the same network of the same method.
+    """
+
+    method: str
+    canonical: str
+
+    @classmethod
+    def of(cls, method: str, choices: Mapping[str, Any]) -> Architecture:
+        """The architecture with these choices (plain JSON data, already in the method's canonical form)."""
+        return cls(method, json.dumps(choices, sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """A fresh copy of the choices."""
+        data: dict[str, Any] = json.loads(self.canonical)
+        return data
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of method and choices: the same in every process."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        return f'{{"choices":{self.canonical},"method":{json.dumps(self.method)}}}'
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        data = json.loads(text)
+        return cls.of(data["method"], data["choices"])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One named, unconditional parameter of a space.
+
+    `ordered`: the values are sorted and neighbours are alike (an integer range to a sampler), else they are categories.
+    `monotone`: a larger value never lowers any cost.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    ordered: bool = False
+    monotone: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.values or len(set(self.values)) != len(self.values):
+            raise ValueError(f"choice {self.name}: values must be distinct and at least one, got {self.values}")
+        if self.monotone and not self.ordered:
+            raise ValueError(f"choice {self.name}: a monotone choice is ordered")
+
+
+class SearchSpace(ABC):
+    """The named choices of a method.
+
+    `choices` are fixed and unconditional; several assignments may decode to one architecture (genes that do not exist in it are
+    ignored), and every assignment decodes to some architecture.
+    """
+
+    method: str
+    choices: tuple[Choice, ...]
+
+    @abstractmethod
+    def decode(self, assignment: Assignment) -> Architecture:
+        """The canonical architecture of an assignment of every choice."""
+
+    @abstractmethod
+    def encode(self, architecture: Architecture) -> dict[str, Value]:
+        """An assignment that decodes to the architecture. Raises ValueError where it is not in the space."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """How many distinct architectures there are, exactly."""
+
+    @abstractmethod
+    def smallest(self) -> Architecture:
+        """An architecture that no other undercuts in parameters or in FLOPs (deployed form)."""
+
+    @abstractmethod
+    def largest(self) -> Architecture:
+        """An architecture that no other exceeds in parameters or in FLOPs (deployed form)."""
+
+    @abstractmethod
+    def spec(self, architecture: Architecture, backbone: BackboneConfig, head: Head, form: Form = "deployed") -> NetworkSpec:
+        """The network of an architecture, without weights; no weights are needed to say so."""
+
+    @abstractmethod
+    def batch_costs(
+        self, assignments: Mapping[str, npt.NDArray[Any]], backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1
+    ) -> CostArrays:
+        """Costs of the deployed forms of many assignments at once: one array of n *value indices* per choice name, n costs out."""
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether the architecture is a canonical point of this space."""
+        try:
+            return architecture.method == self.method and self.decode(self.encode(architecture)) == architecture
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random architecture: every choice uniform over its values (spaces where that is badly uneven override it)."""
+        return self.decode({c.name: rng.choice(c.values) for c in self.choices})
+
+    def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
+        """A neighbour: one choice moved to another value (ordered: one step), repeated until the architecture differs."""
+        start = self.encode(architecture)
+        for _ in range(1000):
+            choice = rng.choice(self.choices)
+            if len(choice.values) < 2:
+                continue
+            place = choice.values.index(start[choice.name])
+            places = [p for p in (place - 1, place + 1) if 0 <= p < len(choice.values)] if choice.ordered else range(len(choice.values))
+            candidate = self.decode({**start, choice.name: choice.values[rng.choice(list(places))]})
+            if candidate != architecture:
+                return candidate
+        return architecture
+
+    def anchors(self) -> Sequence[Architecture]:
+        """Hand-picked starting points (uniform configurations), the smallest and largest among them."""
+        return list(dict.fromkeys([self.smallest(), self.largest()]))
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Every architecture once, in a fixed order."""
+        seen: set[Architecture] = set()
+        for places in np.ndindex(*(len(c.values) for c in self.choices)):
+            architecture = self.decode({c.name: c.values[p] for c, p in zip(self.choices, places, strict=True)})
+            if architecture not in seen:
+                seen.add(architecture)
+                yield architecture
+
+    def place(self, assignment: Assignment) -> dict[str, int]:
+        """The index of each value among its choice's values: what `batch_costs` takes."""
+        return {c.name: c.values.index(assignment[c.name]) for c in self.choices}

@@ -1,0 +1,1 @@
+"""Finds sub-networks: strategies, the archive and its query."""
