@@ -49,7 +49,8 @@ class BackboneConfig:
         """From a `transformers` configuration. Raises UserError where it is no encoder that this workbench can host."""
         family = getattr(config, "model_type", "?")
         if family not in FAMILIES:
-            raise UserError(f"backbone {name}: model type {family!r} is no BERT-like encoder that can be hosted; known: {', '.join(FAMILIES)}")
+            known = ", ".join(FAMILIES)
+            raise UserError(f"backbone {name}: model type {family!r} is no BERT-like encoder that can be hosted; known: {known}")
         if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
             raise UserError(f"backbone {name}: a decoder; an encoder is needed (is_decoder: false)")
         if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
@@ -93,7 +94,8 @@ class Backbone:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"backbone: {name!r} is neither a directory with config.json and tokenizer nor a hub id at hand ({reason})") from error
+            hint = "neither a directory with config.json and a tokenizer nor a hub id at hand"
+            raise UserError(f"backbone: {name!r} is {hint} ({reason})") from error
         if len(tokenizer) > config.vocabulary:
             raise UserError(f"backbone {name}: the tokenizer has {len(tokenizer)} pieces, the word table only {config.vocabulary}")
         return cls(name, config, tokenizer)

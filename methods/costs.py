@@ -57,8 +57,11 @@ class CostArrays:
     @classmethod
     def of(cls, n: int, embedding: Any, other: Any, flops: Any, length: int, batch: int) -> CostArrays:
         """Broadcasts scalars to n; `flops` are those of one text."""
-        spread = [np.broadcast_to(np.asarray(x, dtype=np.int64), (n,)) for x in (embedding, other, np.asarray(flops) * batch)]
-        return cls(*spread, length=length, batch=batch)
+
+        def spread(value: Any) -> npt.NDArray[np.int64]:
+            return np.broadcast_to(np.asarray(value, dtype=np.int64), (n,))
+
+        return cls(spread(embedding), spread(other), spread(np.asarray(flops) * batch), length, batch)
 
     @property
     def parameters(self) -> npt.NDArray[np.int64]:

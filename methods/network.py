@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, ModelOutput, QuestionAnsweringModelOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, QuestionAnsweringModelOutput, SequenceClassifierOutput
+from transformers.utils.generic import ModelOutput
 
 from methods.errors import UserError
 from methods.layers.embedding import Stem
@@ -22,6 +23,8 @@ from methods.tasks.head import Head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from methods.backbone import BackboneConfig
 
 FORMAT = 1
 
@@ -84,12 +87,12 @@ class Network(nn.Module):
 def head_output(task: Head, logits: Tensor, states: tuple[Tensor, ...], labels: Tensor | None = None) -> ModelOutput:
     """Logits and states under the field names of `transformers`, with the task's loss where labels are given."""
     if task.kind == "none":
-        return BaseModelOutput(last_hidden_state=logits, hidden_states=states)  # type: ignore[arg-type]
+        return BaseModelOutput(last_hidden_state=logits, hidden_states=states)
     if task.kind == "span":
-        return QuestionAnsweringModelOutput(start_logits=logits[..., 0], end_logits=logits[..., 1], hidden_states=states)  # type: ignore[arg-type]
+        return QuestionAnsweringModelOutput(start_logits=logits[..., 0], end_logits=logits[..., 1], hidden_states=states)
     loss = None if labels is None else task_loss(task, logits, labels)
     output = MaskedLMOutput if task.kind == "mlm" else SequenceClassifierOutput
-    return output(loss=loss, logits=logits, hidden_states=states)  # type: ignore[arg-type]
+    return output(loss=loss, logits=logits, hidden_states=states)
 
 
 def task_loss(task: Head, logits: Tensor, labels: Tensor) -> Tensor:
@@ -139,3 +142,9 @@ def make_head(task: Head, hidden: int, pooler: bool, stem: Stem, dropout: float 
     if task.kind == "mlm":
         return MaskedLanguageModelHead(hidden, stem.width, stem.vocabulary, activation=activation, layer_norm_eps=stem.layer_norm_eps)
     return NoHead()
+
+
+def make_stem(backbone: BackboneConfig) -> Stem:
+    """BERT's own stem: word, position and type tables, LayerNorm, dropout."""
+    b = backbone
+    return Stem(b.vocabulary, b.positions, b.types, b.hidden, dropout=b.dropout, layer_norm_eps=b.layer_norm_eps, padding_id=b.padding_id)

@@ -67,7 +67,7 @@ class Context:
     seed: int
     teacher: Network | None = None
     hardware: Hardware = field(default_factory=Hardware)
-    record: Callable[[StageRecord], None] = lambda record: None
+    record: Callable[[StageRecord], None] = lambda _: None
     max_length: int = 128
 
 
@@ -75,6 +75,8 @@ class Recipe(ABC):
     """The stages of a method. Every stage leaves its result in `context.folder`; run again, what is finished is read, not repeated."""
 
     scope: Scope = "task"
+    reads: tuple[str, ...] = ("train", "search")
+    """The splits that its stages may open."""
     initial_name: str = "untrained"
     """What the table calls an architecture cut from `initial` weights."""
 

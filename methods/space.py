@@ -89,6 +89,8 @@ class SearchSpace(ABC):
 
     method: str
     choices: tuple[Choice, ...]
+    deployed_only: frozenset[str] = frozenset()
+    """Names of choices that the deployed form alone has: changing one leaves the hosted network as it is."""
 
     @abstractmethod
     def decode(self, assignment: Assignment) -> Architecture:
@@ -98,27 +100,50 @@ class SearchSpace(ABC):
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         """An assignment that decodes to the architecture. Raises ValueError where it is not in the space."""
 
-    @abstractmethod
     def size(self) -> int:
-        """How many distinct architectures there are, exactly."""
+        """How many distinct architectures there are, exactly (here by enumeration)."""
+        return sum(1 for _ in self.enumerate())
 
-    @abstractmethod
     def smallest(self) -> Architecture:
-        """An architecture that no other undercuts in parameters or in FLOPs (deployed form)."""
+        """An architecture that no other undercuts in parameters or in FLOPs, deployed (here: every monotone choice at its least)."""
+        return self._corner(0)
 
-    @abstractmethod
     def largest(self) -> Architecture:
-        """An architecture that no other exceeds in parameters or in FLOPs (deployed form)."""
+        """An architecture that no other exceeds in parameters or in FLOPs, deployed (here: every monotone choice at its most)."""
+        return self._corner(-1)
+
+    def _corner(self, place: int) -> Architecture:
+        if not all(choice.monotone for choice in self.choices):
+            raise TypeError(
+                f"{type(self).__name__} has choices that are not monotone and must say which architecture is smallest and largest"
+            )
+        return self.decode({choice.name: choice.values[place] for choice in self.choices})
 
     @abstractmethod
     def spec(self, architecture: Architecture, backbone: BackboneConfig, head: Head, form: Form = "deployed") -> NetworkSpec:
         """The network of an architecture, without weights; no weights are needed to say so."""
 
-    @abstractmethod
     def batch_costs(
         self, assignments: Mapping[str, npt.NDArray[Any]], backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1
     ) -> CostArrays:
-        """Costs of the deployed forms of many assignments at once: one array of n *value indices* per choice name, n costs out."""
+        """Costs of the deployed forms of many assignments at once: one array of n *value indices* per choice name, n costs out.
+
+        This one looks at each spec; methods override it with their closed forms over arrays.
+        """
+        from methods.costs import CostArrays, costs
+
+        columns = [[choice.values[i] for i in assignments[choice.name]] for choice in self.choices]
+        names = [choice.name for choice in self.choices]
+        decoded = [self.decode(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+        found = [costs(self.spec(architecture, backbone, head), length) for architecture in decoded]
+        return CostArrays.of(
+            len(found),
+            [c.embedding_parameters for c in found],
+            [c.other_parameters for c in found],
+            [c.flops for c in found],
+            length,
+            batch,
+        )
 
     def contains(self, architecture: Architecture) -> bool:
         """Whether the architecture is a canonical point of this space."""
@@ -144,6 +169,16 @@ class SearchSpace(ABC):
             if candidate != architecture:
                 return candidate
         return architecture
+
+    def cost_range(self, backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1) -> dict[str, tuple[float, float]]:
+        """The least and the greatest value of each cost in the space (deployed form), by the name of its limit.
+
+        Spaces where no one architecture is the least or the greatest in every cost override it.
+        """
+        from methods.costs import costs
+
+        low, high = (costs(self.spec(a, backbone, head), length, batch).measured_against() for a in (self.smallest(), self.largest()))
+        return {name: (low[name], high[name]) for name in low}
 
     def anchors(self) -> Sequence[Architecture]:
         """Hand-picked starting points (uniform configurations), the smallest and largest among them."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.modeling_outputs import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from methods.backbone import BackboneConfig
 from methods.errors import UserError
@@ -45,8 +45,8 @@ class Supernet(nn.Module, ABC):
         """The hosted form as a stand-alone network with its own weights, in this supernet's train or eval mode."""
 
     @abstractmethod
-    def parameters_of(self, architecture: Architecture) -> Mapping[str, Sequence[tuple[slice, ...]]]:
-        """For each parameter (by name) that the architecture uses, the slices of it that are used; `()` means all of it."""
+    def parameters_of(self, architecture: Architecture) -> Mapping[str, tuple[slice, ...]]:
+        """For each parameter (by name) that the architecture uses, the region of it that is used; `()` means all of it."""
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """Parameters that choose among architectures; empty where a method has none."""

@@ -1,0 +1,1 @@
+"""Networks that no search found: what every searched sub-network has to beat."""

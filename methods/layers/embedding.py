@@ -60,7 +60,7 @@ class StemModule(nn.Module):
         super().__init__()
         self.word = nn.Embedding(spec.vocabulary, spec.width, padding_idx=spec.padding_id)
         self.position = nn.Embedding(spec.positions, spec.width)
-        self.type = nn.Embedding(spec.types, spec.width) if spec.types else None
+        self.token_type = nn.Embedding(spec.types, spec.width) if spec.types else None
         self.norm_before = nn.LayerNorm(spec.width, eps=spec.layer_norm_eps) if spec.norm_before else None
         self.projection = nn.Linear(spec.width, spec.projection, bias=spec.projection_bias) if spec.projection else None
         self.norm_after = nn.LayerNorm(spec.hidden, eps=spec.layer_norm_eps) if spec.norm_after else None
@@ -69,9 +69,9 @@ class StemModule(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """`input_ids`, `mask`, `token_type_ids` (B, L); returns (B, L, hidden). Positions count from 0."""
-        hidden = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
-        if self.type is not None:
-            hidden = hidden + self.type(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        hidden: Tensor = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
+        if self.token_type is not None:
+            hidden = hidden + self.token_type(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
         for step in (self.norm_before, self.projection, self.norm_after, self.dropout):
             if step is not None:
                 hidden = step(hidden)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.layers.attention import ElasticSelfAttention, SelfAttention
-from methods.layers.feed_forward import ElasticFeedForward, FeedForward
+from methods.layers.attention import SelfAttention
+from methods.layers.feed_forward import FeedForward
 from methods.layers.part import Part
 
 States = tuple[Tensor, ...]
@@ -41,8 +41,7 @@ class ElasticTransformerLayer(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor, heads: int | None = None, neurons: int | None = None) -> Tensor:
         """`hidden` (B, L, H), `mask` (B, L); the first `heads` heads and `neurons` neurons, or all."""
-        attention, feed_forward = cast(ElasticSelfAttention, self.attention), cast(ElasticFeedForward, self.feed_forward)
-        output: Tensor = feed_forward(attention(hidden, mask, heads), mask, neurons)
+        output: Tensor = self.feed_forward(self.attention(hidden, mask, heads), mask, neurons)
         return output
 
 

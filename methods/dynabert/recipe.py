@@ -1,0 +1,217 @@
+"""DynaBERT's stages: rewire, adapt the width, adapt width and depth, and optionally fine-tune (paper, section 2)."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from methods.backbone import BackboneConfig
+from methods.costs import costs
+from methods.dynabert.options import DistillationStage, DynaBertOptions
+from methods.dynabert.rewiring import importance, rewire
+from methods.dynabert.space import DynaBertSpace, architecture_of, full_spec
+from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
+from methods.dynabert.supernet import DynaBertSupernet
+from methods.errors import UserError
+from methods.evaluation import evaluate
+from methods.network import Network, task_loss
+from methods.recipe import Context, Recipe, StagePlan, StageRecord
+from methods.space import Architecture, SearchSpace
+from methods.supernet import Supernet
+from methods.tasks.batches import Collate, evaluation_batches, joint
+from methods.tasks.head import Head
+from methods.training.loop import Batch, Step
+from methods.training.options import Schedule
+from methods.training.stage import DONE, read_finished, run_stage, training_flops, training_memory, write_finished
+
+REWIRE, WIDTH, DEPTH, FINAL = "rewire", "width", "width-and-depth", "final"
+
+
+def _run(supernet: DynaBertSupernet, architecture: Architecture, batch: Mapping[str, Tensor]) -> ModelOutput:
+    output: ModelOutput = supernet(batch, architecture)
+    return output
+
+
+class DynaBertRecipe(Recipe):
+    """Every sub-network of the stage is trained on every batch; gradients are summed, clipped once, stepped once.
+
+    Adam's moments also move weights outside the sub-networks just run (gradients of earlier steps live on in them), as in the released
+    code; the gradients themselves are exactly zero there.
+    """
+
+    scope = "task"
+    initial_name = "rewired-cut"
+
+    def __init__(self, options: DynaBertOptions) -> None:
+        self.options = options
+        self.reads = ("train", "search", "validation") if options.importance_split == "validation" else ("train", "search")
+
+    def space(self, backbone: BackboneConfig) -> DynaBertSpace:
+        o = self.options
+        return DynaBertSpace(backbone, o.widths, o.depths, o.depth_rule)
+
+    def initial(self, context: Context) -> DynaBertSupernet:
+        """The fine-tuned teacher with heads and neurons in order of importance; nothing is trained yet."""
+        supernet = self._unrewired(context)
+        if self.options.rewiring:
+            self._rewire(context, supernet)
+        return supernet
+
+    def train(self, context: Context) -> DynaBertSupernet:
+        fine_tuned, supernet = self._unrewired(context), self.initial(context)
+        space, o = self.space(context.backbone.config), self.options
+        self._distil(context, WIDTH, supernet, fine_tuned, self._widths(space), o.width)
+        self._distil(context, DEPTH, supernet, copy.deepcopy(supernet), tuple(space.enumerate()), o.depth)
+        if o.final is not None:
+            every = tuple(space.enumerate())
+            self._stage(context, FINAL, supernet, TaskStep(supernet, every), o.final, every, ())
+        return supernet.eval()
+
+    def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:  # noqa: ARG002 (one signature)
+        """The cut-out sub-network itself: hosted and deployed forms are one."""
+        return supernet.extract(architecture).eval()
+
+    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> list[StagePlan]:
+        o = self.options
+        every = tuple(space.enumerate())
+        whole = whole_network(backbone)
+        parameters = costs(full_spec(backbone, head)).parameters
+        plans = []
+        if o.rewiring:
+            scored = min(2000, rows // 10) if o.importance_split == "search" else rows
+            flops = scored * training_flops([full_spec(backbone, head)])(1, length)
+            memory = training_memory(full_spec(backbone, head), parameters, 0, o.importance_batch_size, length)
+            plans.append(StagePlan(REWIRE, -(-scored // o.importance_batch_size), scored, flops, memory, note=f"on {o.importance_split}"))
+        stages: list[tuple[str, Schedule, tuple[Architecture, ...]]] = [(WIDTH, o.width, self._widths(space)), (DEPTH, o.depth, every)]
+        if o.final is not None:
+            stages.append((FINAL, o.final, every))
+        for name, schedule, trained in stages:
+            teachers = self._teachers(schedule, trained, backbone, name)
+            specs = [space.spec(a, backbone, head) for a in trained], [space.spec(a, backbone, head) for a in teachers]
+            steps = schedule.steps(rows)
+            examples = steps * min(rows, schedule.batch_size * schedule.accumulation)
+            taught = parameters if teachers else 0
+            memory = training_memory(space.spec(whole, backbone, head), parameters, taught, schedule.batch_size, length)
+            flops = examples * training_flops(*specs)(1, length)
+            plans.append(StagePlan(name, steps, examples, flops, memory, len(trained)))
+        return plans
+
+    def _widths(self, space: SearchSpace) -> tuple[Architecture, ...]:
+        """The widths of the space at full depth."""
+        n = len(whole_layers := range(self._layers(space)))
+        genes = [a.choices for a in space.enumerate()]
+        pairs = dict.fromkeys((g["heads"][0], g["neurons"][0]) for g in genes)
+        return tuple(architecture_of(whole_layers, [a] * n, [f] * n) for a, f in pairs)
+
+    @staticmethod
+    def _layers(space: SearchSpace) -> int:
+        if not isinstance(space, DynaBertSpace):
+            raise TypeError(f"DynaBERT's recipe trains DynaBERT's space, not {type(space).__name__}")
+        return space.backbone.layers
+
+    def _teachers(
+        self, schedule: Schedule, trained: Sequence[Architecture], backbone: BackboneConfig, stage: str
+    ) -> tuple[Architecture, ...]:
+        """The sub-networks of the teacher that run once per batch."""
+        if not isinstance(schedule, DistillationStage) or schedule.objective == "task":
+            return ()
+        width = self.options.teacher_width if stage == DEPTH else "full"
+        return tuple(dict.fromkeys(teacher_of(a, backbone, width) for a in trained))
+
+    def _unrewired(self, context: Context) -> DynaBertSupernet:
+        if context.teacher is None:
+            raise UserError("dynabert: needs a fine-tuned teacher (section `teacher` of the experiment)")
+        supernet = DynaBertSupernet(self.space(context.backbone.config), context.backbone.config, context.task.head)
+        supernet.load_state_dict(context.teacher.state_dict())
+        return supernet.to(context.hardware.device).eval()
+
+    def _collate(self, context: Context) -> Collate:
+        pad_to = context.max_length if self.options.pad_to_max_length else None
+        return joint(context.backbone.tokenizer, context.max_length, pad_to=pad_to)
+
+    def _distil(
+        self,
+        context: Context,
+        name: str,
+        supernet: DynaBertSupernet,
+        teacher: DynaBertSupernet,
+        trained: tuple[Architecture, ...],
+        schedule: DistillationStage,
+    ) -> None:
+        o = self.options
+        width = o.teacher_width if name == DEPTH else "full"
+        padded = o.hidden_loss == "padded"
+        step: Step = DistillationStep(
+            supernet,
+            teacher.requires_grad_(False),
+            trained,
+            schedule.lambda_logits,
+            schedule.lambda_hidden,
+            width,
+            padded,
+            o.regression_loss,
+        )
+        if schedule.objective == "task":
+            step = TaskStep(supernet, trained)
+        self._stage(context, name, supernet, step, schedule, trained, self._teachers(schedule, trained, supernet.backbone, name))
+
+    def _stage(
+        self,
+        context: Context,
+        name: str,
+        supernet: DynaBertSupernet,
+        step: Step,
+        schedule: Schedule,
+        trained: tuple[Architecture, ...],
+        teachers: tuple[Architecture, ...],
+    ) -> None:
+        collate = self._collate(context)
+        search = context.task.split("search")
+
+        def score() -> float:
+            """Sum over the stage's sub-networks of the main metric on `search`."""
+            task = context.task.spec
+            results = [evaluate(partial(_run, supernet, a), collate, search, task, context.hardware) for a in trained]
+            return sum(result.metrics[task.metric] for result in results)
+
+        flops = training_flops([supernet.spec(a) for a in trained], [supernet.spec(a) for a in teachers])
+        settings = {
+            "options": self.options.model_dump(),
+            "trained": [a.id for a in trained],
+            "max_length": context.max_length,
+            "selected_on": search.digest if schedule.select_every else None,
+        }
+        run_stage(context, name, supernet, step, schedule, collate, flops, settings, score)
+
+    def _rewire(self, context: Context, supernet: DynaBertSupernet) -> None:
+        folder, o = context.folder / REWIRE, self.options
+        split = context.task.split(o.importance_split)
+        fingerprint = {"stage": REWIRE, "mode": o.importance, "split": o.importance_split, "batch_size": o.importance_batch_size}
+        fingerprint |= {"data": split.digest, "max_length": context.max_length}
+        if (folder / DONE).exists():
+            context.record(read_finished(folder, supernet, fingerprint))
+            return
+        torch.set_num_threads(context.hardware.threads)
+        collate, head, backbone = self._collate(context), supernet.head_kind, supernet.backbone
+        encoded = collate.encode(split)
+        groups = evaluation_batches(encoded.lengths, o.importance_batch_size)
+        whole = whole_network(backbone)
+
+        def loss(batch: Batch) -> Tensor:
+            return task_loss(head, supernet(batch, whole)["logits"], batch["labels"])
+
+        started = time.monotonic()
+        device = context.hardware.device
+        batches = ({name: tensor.to(device) for name, tensor in collate(encoded, rows).items()} for rows in groups)
+        rewire(supernet, importance(supernet, batches, loss, o.importance))
+        flops = training_flops([supernet.spec(whole)])
+        total = sum(flops(len(rows), int(max(encoded.lengths[rows]))) for rows in groups)
+        record = StageRecord(REWIRE, len(groups), len(split), total, time.monotonic() - started)
+        write_finished(folder, supernet, fingerprint, record)
+        context.record(record)

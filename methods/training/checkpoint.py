@@ -1,0 +1,96 @@
+"""Checkpoints that a crash cannot spoil: written aside, renamed into place, known by their digest; the one before is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.errors import UserError
+
+MARK = "checkpoint.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file holds the whole text or what it held before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], fingerprint: str) -> None:
+    """Writes `state` (tensors and plain data) beside the last checkpoint, then points the mark at it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    previous = _mark(folder)
+    path = folder / ("b.pt" if previous.get("file") == "a.pt" else "a.pt")
+    aside = path.with_suffix(".part")
+    torch.save({**state, "random": random_state()}, aside)
+    digest = file_digest(aside)
+    aside.replace(path)
+    mark = {"file": path.name, "sha256": digest, "fingerprint": fingerprint}
+    earlier = {name: previous[name] for name in mark if name in previous}
+    write_atomically(folder / MARK, json.dumps({**mark, "previous": earlier}, indent=1))
+
+
+def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The newest checkpoint whose digest is right; None where there is none. Restores nothing by itself.
+
+    Raises UserError where checkpoints are there and all are damaged, or where they belong to a stage with other settings.
+    """
+    newest = _mark(folder)
+    candidates = [mark for mark in (newest, newest.get("previous") or {}) if mark]
+    for mark in candidates:
+        if mark["fingerprint"] != fingerprint:
+            raise UserError(f"{folder}: a checkpoint of other settings lies there; remove the folder to start this stage anew")
+        path = folder / mark["file"]
+        if path.exists() and file_digest(path) == mark["sha256"]:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
+    if candidates:
+        raise UserError(f"{folder}: damaged checkpoints (SHA-256 differs from {MARK}); remove the folder to start this stage anew")
+    return None
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    path = folder / MARK
+    if not path.exists():
+        return {}
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); remove the folder to start this stage anew") from error
+    return data
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's and torch's generators as plain data and tensors (nothing here draws from NumPy's global one)."""
+    version, internal, gauss = random.getstate()
+    return {
+        "python": [version, list(internal), gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

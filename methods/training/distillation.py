@@ -1,0 +1,28 @@
+"""Losses between a teacher and a student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+    """-sum softmax(teacher) log softmax(student), mean over the batch; logits (B, C). Not reduced by the teacher's entropy.
+
+    DynaBERT, equation 5.
+    """
+    return -(F.softmax(teacher.float(), dim=-1) * F.log_softmax(student.float(), dim=-1)).sum(-1).mean()
+
+
+def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, padded: bool = False) -> Tensor:
+    """Sum over matched states (B, L, H) of their mean squared error.
+
+    The mean is over tokens and features; `padded` counts padded positions too, as the reference code does. DynaBERT, equations 6, 7.
+    """
+    weights = torch.ones_like(mask, dtype=torch.float32) if padded else mask.float()
+    count = weights.sum() * student[0].shape[-1]
+    terms = [((s.float() - t.float()).square() * weights[..., None]).sum() for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(terms).sum() / count

@@ -1,0 +1,23 @@
+"""Progress with the time left, on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def progress_bar(total: int, description: str, done: int = 0) -> Any:
+    """A tqdm bar of `total` units of which `done` are done; `update(n)`, `set_postfix`, `close()`."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=description,
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 100,
+        mininterval=0.3 if terminal else 30.0,
+        file=sys.stderr,
+        leave=True,
+    )
