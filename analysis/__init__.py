@@ -1,1 +1,30 @@
-"""Reads the archive: head-to-head tables and figures."""
+"""Reads the archive: head-to-head tables, statistics, figures. What is exported here is imported when it is used.
+
+The comparison itself is `analysis.head_to_head.head_to_head`, or `workbench.compare`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.figures import pareto
+    from analysis.head_to_head import HeadToHead
+    from analysis.statistics import bootstrap_interval, mcnemar, paired_permutation
+
+_HOME = {
+    "HeadToHead": "analysis.head_to_head",
+    "bootstrap_interval": "analysis.statistics",
+    "mcnemar": "analysis.statistics",
+    "paired_permutation": "analysis.statistics",
+    "pareto": "analysis.figures",
+}
+
+__all__ = ["HeadToHead", "bootstrap_interval", "mcnemar", "paired_permutation", "pareto"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

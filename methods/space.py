@@ -109,7 +109,10 @@ class SearchSpace(ABC):
         return self._corner(0)
 
     def largest(self) -> Architecture:
-        """An architecture that no other exceeds in parameters or in FLOPs, deployed (here: every monotone choice at its most)."""
+        """An architecture that no other exceeds in parameters, deployed (here: every monotone choice at its most).
+
+        In FLOPs another one may exceed it: attention costs more than a larger feed-forward layer where texts are long.
+        """
         return self._corner(-1)
 
     def _corner(self, place: int) -> Architecture:

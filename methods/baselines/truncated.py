@@ -6,12 +6,12 @@ The layers are chosen by DynaBERT's rule, the loss is that of its second stage, 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from methods.backbone import BackboneConfig
-from methods.costs import costs
+from methods.costs import Costs, costs
 from methods.dynabert.options import DistillationStage
 from methods.dynabert.space import encoder_spec, full_spec, kept_layers, transformer_layer
 from methods.errors import UserError
@@ -65,7 +65,7 @@ def train_truncated(context: Context, architecture: Architecture, options: Trunc
 
     collate = joint(context.backbone.tokenizer, context.max_length)
     per_batch = training_flops([student.spec], [full_spec(config, head)])
-    schedule: Any = options
+    schedule = options
     if flops is not None:
         data = collate.encode(context.task.split("train"))
         length = round(float(data.lengths.mean()))
@@ -97,9 +97,11 @@ def cut_teacher(teacher: Network, architecture: Architecture, backbone: Backbone
     return student.eval()
 
 
-def deepest_that_fits(backbone: BackboneConfig, head: Head, fits: Any) -> Architecture | None:
-    """The deepest truncated architecture whose spec satisfies `fits(costs)`; None where not even one layer does."""
+def deepest_that_fits(
+    backbone: BackboneConfig, head: Head, fits: Callable[[Costs], bool], length: int = 128, batch: int = 1
+) -> Architecture | None:
+    """The deepest truncated architecture whose costs satisfy `fits`; None where not even one layer does."""
     for architecture in truncated_architectures(backbone):
-        if fits(costs(truncated_spec(architecture, backbone, head))):
+        if fits(costs(truncated_spec(architecture, backbone, head), length, batch)):
             return architecture
     return None

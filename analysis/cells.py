@@ -1,0 +1,116 @@
+"""The key columns of a printed table, how a value is written, and what has to be said beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from analysis.rows import Block, Row
+from methods.budget import format_quantity
+from methods.costs import CONVENTION
+
+EMPTY = "–"
+SPLITS = "Architectures are chosen on the split `search` alone; `validation` is reported, never ranked by."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printed column. `needs` names the columns of a `Row` without which the cell is empty."""
+
+    name: str
+    heading: str
+    needs: tuple[str, ...]
+    text: Callable[[Row], str]
+    left: bool = False
+
+
+@dataclass
+class Footnotes:
+    """Why cells are empty: each reason once, numbered in order of appearance."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    def mark(self, reason: str) -> str:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return f"[{self.reasons.index(reason) + 1}]"
+
+    def lines(self) -> list[str]:
+        return [f"{EMPTY}[{i}] empty: {reason}" for i, reason in enumerate(self.reasons, 1)]
+
+
+def cell(column: Column, row: Row, notes: Footnotes) -> str:
+    """The text of a cell, or a dash with the mark of the reason why there is none."""
+    missing = next((name for name in column.needs if getattr(row, name) is None), None)
+    if missing is None:
+        return column.text(row)
+    return EMPTY + notes.mark(row.why.get(missing, "not recorded"))
+
+
+def _quality(row: Row) -> str:
+    assert row.quality is not None
+    spread = f" ± {row.spread:.4f}" if row.spread is not None else ""
+    count = f" n={row.networks}" if row.networks > 1 else ""
+    return f"{row.quality:.4f}{spread}{count}"
+
+
+def _architecture(row: Row) -> str:
+    ids = row.architecture_id or ""
+    return f"{row.architecture}" if " " in ids else f"{ids} {row.architecture}"
+
+
+def _parameters(row: Row) -> str:
+    assert row.embedding_parameters is not None and row.other_parameters is not None
+    return f"{format_quantity(row.embedding_parameters)}+{format_quantity(row.other_parameters)}"
+
+
+def _quantity(name: str) -> Callable[[Row], str]:
+    return lambda row: format_quantity(getattr(row, name))
+
+
+COLUMNS = (
+    Column("run", "run", (), lambda row: row.run, left=True),
+    Column("row", "row", (), lambda row: row.row, left=True),
+    Column("architecture", "architecture", ("architecture",), _architecture, left=True),
+    Column("quality", "{metric}", ("quality",), _quality),
+    Column("search_quality", "on search", ("search_quality",), lambda row: f"{row.search_quality:.4f}"),
+    Column("gap", "gap", ("gap",), lambda row: f"{row.gap:+.1f}"),
+    Column("parameters", "emb.+other", ("embedding_parameters", "other_parameters"), _parameters),
+    Column("flops", "FLOPs", ("flops",), _quantity("flops")),
+    Column("search", "searched", ("search_evaluations",), lambda row: f"{row.search_evaluations:.4g}"),
+    Column("training", "training", ("training_flops",), _quantity("training_flops")),
+)
+
+
+def conventions(blocks: Sequence[Block]) -> list[str]:
+    """What has to be known to read the numbers, one statement a line."""
+    sizes = sorted({(block.length, block.batch) for block in blocks})
+    measured = " or ".join(f"{batch} text{'' if batch == 1 else 's'} of length {length}" for length, batch in sizes)
+    most = max((row.seeds for block in blocks for row in block.rows), default=0)
+    seeds = f"Up to {most} seed{'' if most == 1 else 's'}; n: how many networks a mean is over, ±: their standard deviation."
+    return [
+        f"FLOPs of one forward pass of {measured}: {CONVENTION}.",
+        SPLITS,
+        seeds,
+        "Gap: to the teacher, in points (hundredths) of the metric. Searched: architectures evaluated per seed.",
+        "Training: FLOPs per seed, 3 x forward of what is trained and 1 x forward of what teaches; fine-tuning the teacher is apart, in its row.",
+        "p-values are two-sided and not corrected for the number of comparisons.",
+    ]
+
+
+def title(block: Block) -> str:
+    limits = ", ".join(f"{name} {format_quantity(limit)}" for name, limit in block.budget.limits().items()) or "no limit"
+    name = f"{block.budget.name} ({limits})" if block.budget.name else limits
+    return f"{block.task}, budget {name}"
+
+
+def columns_of(several_runs: bool) -> list[Column]:
+    """The key columns; the run's name only where there are several."""
+    return [c for c in COLUMNS if c.name != "run" or several_runs]
+
+
+def cells_of(block: Block, notes: Footnotes, several_runs: bool) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the key columns; empty cells are marks whose reasons `notes` collects."""
+    columns = columns_of(several_runs)
+    headings = [c.heading.format(metric=block.metric) for c in columns]
+    return headings, [[cell(column, row, notes) for column in columns] for row in block.rows]

@@ -1,0 +1,110 @@
+"""The statistics of this floor applied to what the archive keeps: per-example predictions of measurements on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.statistics import PairedTest, bootstrap_interval, bootstrap_mean, mcnemar, paired_permutation, sign_flips
+
+if TYPE_CHECKING:
+    from analysis.runs import Run
+    from search.measurement import Measurement
+
+ROUNDS = 500
+"""Draws for metrics that are no mean over examples: each draw computes the metric anew for every network."""
+
+
+class NoTestError(Exception):
+    """A paired comparison is not possible; the message says why."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """`logits` (n, networks, outputs) of several networks on the same examples; `labels` (n,)."""
+
+    metric: str
+    labels: npt.NDArray[Any]
+    logits: npt.NDArray[Any]
+
+    @property
+    def correct(self) -> npt.NDArray[np.float64]:
+        """Share of the networks that get each example right, shape (n,)."""
+        right: npt.NDArray[np.float64] = (self.logits.argmax(axis=2) == self.labels[:, None]).mean(axis=1)
+        return right
+
+    def quality(self, rows: npt.NDArray[np.int64]) -> float:
+        """The mean over networks of the metric on these examples."""
+        return mean_metric(self.metric)(self.labels[rows], self.logits[rows])
+
+
+def mean_metric(metric: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]:
+    """`f(labels (n,), logits (n, networks, outputs))`: the metric's mean over the networks."""
+    from methods.tasks.metrics import compute
+    from methods.tasks.spec import METRICS, TaskSpec
+
+    def value(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
+        outputs = logits.shape[2]
+        classes = tuple(map(str, range(outputs))) if METRICS.get(metric) == "classification" else ()
+        spec = TaskSpec("paired", ("text",), "label", classes, metric, (metric,))
+        return float(np.mean([compute(spec, logits[:, i], labels)[metric] for i in range(logits.shape[1])]))
+
+    return value
+
+
+def answers(run: Run, measured: Sequence[Measurement]) -> Answers:
+    """The predictions of several measurements, example by example. Raises NoTestError where they are not to be had."""
+    kept = [run.predictions(m) for m in measured]
+    if not kept or any(p is None for p in kept):
+        raise NoTestError("per-example predictions were not kept")
+    found = [p for p in kept if p is not None]
+    if found[0].labels is None:
+        raise NoTestError("the predictions were kept without labels")
+    orders = [np.argsort(p.ids) for p in found]
+    if any(not np.array_equal(p.ids[order], found[0].ids[orders[0]]) for p, order in zip(found, orders, strict=True)):
+        raise NoTestError("the predictions are of different examples")
+    logits = np.stack([p.logits[order].reshape(len(order), -1) for p, order in zip(found, orders, strict=True)], axis=1)
+    return Answers(measured[0].metric, found[0].labels[orders[0]], logits)
+
+
+def interval(run: Run, measured: Sequence[Measurement]) -> tuple[float, float] | None:
+    """95 % bootstrap interval, over examples, of the networks' mean quality; None where predictions were not kept."""
+    try:
+        given = answers(run, measured)
+    except NoTestError:
+        return None
+    if given.metric == "accuracy":
+        return bootstrap_mean(given.correct)
+    rows = np.arange(len(given.labels))
+    return bootstrap_interval(lambda _, drawn: given.quality(drawn), rows, rows, rounds=ROUNDS)
+
+
+def against_mean(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> PairedTest | tuple[float, float]:
+    """Our networks' mean against theirs, the example being the unit: a permutation test for accuracy, else the 95 % bootstrap interval
+    of the difference (groups of different sizes can't be exchanged under a metric that is no mean over examples)."""
+    a, b = _same_examples(run, ours, theirs)
+    if a.metric == "accuracy":
+        return sign_flips(a.correct - b.correct)
+    rows = np.arange(len(a.labels))
+    return bootstrap_interval(lambda _, drawn: a.quality(drawn) - b.quality(drawn), rows, rows, rounds=ROUNDS)
+
+
+def one_by_one(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> PairedTest:
+    """Network i of ours against network i of theirs: McNemar for the accuracy of one pair, else a paired permutation that exchanges an
+    example's predictions in all pairs (seeds) at once."""
+    a, b = _same_examples(run, ours, theirs)
+    if a.metric != "accuracy":
+        return paired_permutation(mean_metric(a.metric), a.labels, a.logits, b.logits, rounds=ROUNDS)
+    if len(ours) == 1:
+        return mcnemar(a.correct == 1, b.correct == 1)
+    return sign_flips(a.correct - b.correct)
+
+
+def _same_examples(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> tuple[Answers, Answers]:
+    both = answers(run, [*ours, *theirs])
+    n = len(ours)
+    return Answers(both.metric, both.labels, both.logits[:, :n]), Answers(both.metric, both.labels, both.logits[:, n:])

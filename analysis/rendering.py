@@ -1,0 +1,124 @@
+"""A head-to-head comparison as text: for the terminal, Markdown, LaTeX, CSV and JSON. Every one says how its numbers are meant."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.cells import Footnotes, cells_of, columns_of, conventions, title
+from analysis.latex import latex
+from analysis.rows import Block
+from methods.costs import CONVENTION
+from methods.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.head_to_head import HeadToHead
+
+WIDTH = 120
+
+
+def render(table: HeadToHead, format: str) -> str:
+    """The comparison in one of `FORMATS`. Raises UserError for another name."""
+    if format not in FORMATS:
+        raise UserError(f"format {format!r} is unknown; there are {', '.join(FORMATS)}")
+    return FORMATS[format](table)
+
+
+def _table(table: HeadToHead) -> str:
+    from tabulate import tabulate
+
+    pieces, notes = [], Footnotes()
+    for block in table.blocks:
+        headings, body = cells_of(block, notes, len(table.runs) > 1)
+        wide = _fitted(headings, body)
+        alignment = ["left" if c.left else "right" for c in columns_of(len(table.runs) > 1)]
+        text = tabulate(wide, headings, tablefmt="simple", disable_numparse=True, colalign=alignment)
+        pieces += [title(block), text, ""]
+        pieces += [_wrapped(sentence) for sentence in block.sentences] + [""]
+    pieces += [_wrapped(line) for line in notes.lines()] + [_wrapped(line) for line in conventions(table.blocks)]
+    return "\n".join(pieces)
+
+
+def _fitted(headings: Sequence[str], body: list[list[str]]) -> list[list[str]]:
+    """The architecture column cut so that a line keeps within `WIDTH`."""
+    place = next(i for i, heading in enumerate(headings) if heading == "architecture")
+    widths = [max(len(heading), *(len(line[i]) for line in body)) for i, heading in enumerate(headings)]
+    room = max(WIDTH - 2 * (len(widths) - 1) - sum(widths[:place] + widths[place + 1 :]), len("architecture"))
+    return [[_cut(text, room) if i == place else text for i, text in enumerate(line)] for line in body]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1].rstrip(" ,;") + "…"
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _markdown(table: HeadToHead) -> str:
+    from tabulate import tabulate
+
+    pieces, notes = [], Footnotes()
+    for block in table.blocks:
+        headings, body = cells_of(block, notes, len(table.runs) > 1)
+        safe = [[text.replace("|", "\\|") for text in line] for line in body]
+        alignment = ["left" if c.left else "right" for c in columns_of(len(table.runs) > 1)]
+        pieces += [f"### {title(block)}", "", tabulate(safe, headings, tablefmt="github", disable_numparse=True, colalign=alignment), ""]
+        pieces += [f"- {sentence}" for sentence in block.sentences] + [""]
+    pieces += [f"- {line}" for line in [*notes.lines(), *conventions(table.blocks)]]
+    return "\n".join(pieces)
+
+
+def frame(table: HeadToHead) -> pd.DataFrame:
+    """All rows and columns as a data frame."""
+    import pandas as pd
+
+    return pd.DataFrame(_records(table)).assign(why_empty=lambda data: data.pop("why").map(_reasons))
+
+
+def _reasons(why: dict[str, str]) -> str:
+    grouped: dict[str, list[str]] = {}
+    for column, reason in why.items():
+        grouped.setdefault(reason, []).append(column)
+    return "; ".join(f"{', '.join(columns)}: {reason}" for reason, columns in grouped.items())
+
+
+def _records(table: HeadToHead) -> list[dict[str, Any]]:
+    return [{**row.data(), **block.budget.limits(), **_how(block)} for block in table.blocks for row in block.rows]
+
+
+def _how(block: Block) -> dict[str, Any]:
+    return {"length": block.length, "batch": block.batch, "chosen_on": "search", "quality_on": "validation", "flops_convention": CONVENTION}
+
+
+def _csv(table: HeadToHead) -> str:
+    """RFC 4180, every column of every row, the conventions among them."""
+    return frame(table).to_csv(index=False, lineterminator="\n")
+
+
+def _json(table: HeadToHead) -> str:
+    """Strict JSON: what is empty is null, and `why` says why, by column."""
+    data = {
+        "conventions": conventions(table.blocks),
+        "runs": list(table.runs),
+        "rows": _finite(_records(table)),
+        "sentences": [sentence for block in table.blocks for sentence in block.sentences],
+    }
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {"table": _table, "md": _markdown, "tex": latex, "csv": _csv, "json": _json}

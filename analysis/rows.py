@@ -1,0 +1,90 @@
+"""What a head-to-head table is made of: rows whose empty cells say why they are empty, in blocks of one task and one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from methods.budget import Budget
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method or control under one budget; None means empty, and `why` says why, by column name.
+
+    `quality`: mean of the main metric on `validation` over `networks` networks of `seeds` seeds, `spread` their standard deviation,
+    `lowest` and `highest` their range; `interval_low`, `interval_high`: 95 % bootstrap interval of the mean over examples.
+    `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less the teacher's, in points
+    (hundredths); `retention`: quality over the teacher's. Costs are means over the networks; search and training costs are per seed.
+    """
+
+    run: str
+    task: str
+    budget: str
+    row: str
+    kind: str
+    method: str
+    metric: str
+    architecture: str | None = None
+    architecture_id: str | None = None
+    quality: float | None = None
+    spread: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    interval_low: float | None = None
+    interval_high: float | None = None
+    networks: int = 0
+    seeds: int = 0
+    search_quality: float | None = None
+    chosen_by: str | None = None
+    gap: float | None = None
+    retention: float | None = None
+    embedding_parameters: float | None = None
+    other_parameters: float | None = None
+    flops: float | None = None
+    search_evaluations: float | None = None
+    search_seconds: float | None = None
+    training_steps: float | None = None
+    training_examples: float | None = None
+    training_flops: float | None = None
+    training_seconds: float | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """Every column by name, `why` among them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one task under one budget, at one length and batch, and in words what the search was worth."""
+
+    task: str
+    budget: Budget
+    length: int
+    batch: int
+    rows: tuple[Row, ...]
+    sentences: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Blocks with equal keys, of whatever run, are one block of the table."""
+        return self.task, tuple(sorted(self.budget.limits().items())), self.length, self.batch
+
+    @property
+    def metric(self) -> str:
+        return self.rows[0].metric if self.rows else ""
+
+
+def joined(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Blocks of several runs under the same budget put together, in order of first appearance."""
+    together: dict[tuple[Any, ...], Block] = {}
+    for block in blocks:
+        first = together.get(block.key)
+        if first is None:
+            together[block.key] = block
+        else:
+            rows, sentences = first.rows + block.rows, first.sentences + block.sentences
+            together[block.key] = Block(first.task, first.budget, first.length, first.batch, rows, sentences)
+    return tuple(together.values())

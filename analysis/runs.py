@@ -1,0 +1,110 @@
+"""A finished (or unfinished) run, opened for reading: its budgets, measurements, stages and searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from methods.budget import Budget, parse_quantity
+from methods.errors import UserError
+
+if TYPE_CHECKING:
+    from search.archive import Archive
+    from search.measurement import Measurement
+    from search.predictions import Predictions
+    from search.tables import SearchRow, StageRow
+
+QUALITY_SPLIT = "validation"
+CHOICE_SPLIT = "search"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the analysis reads of a run folder. `name` is what tables call it; `length` and `batch` are those of its FLOPs."""
+
+    path: Path
+    name: str
+    budgets: tuple[Budget, ...]
+    length: int
+    batch: int
+
+    @cached_property
+    def archive(self) -> Archive:
+        from search.archive import Archive
+
+        return Archive(self.path / "archive.db", create=False)
+
+    @cached_property
+    def measurements(self) -> list[Measurement]:
+        return self.archive.measurements()
+
+    @cached_property
+    def stages(self) -> list[StageRow]:
+        return self.archive.stages()
+
+    @cached_property
+    def searches(self) -> list[SearchRow]:
+        return self.archive.searches()
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks in the order in which they were first measured."""
+        return list(dict.fromkeys(m.task for m in self.measurements))
+
+    def methods(self, task: str) -> list[str]:
+        """Methods of which something else than a control was measured."""
+        return list(dict.fromkeys(m.architecture.method for m in self.measurements if m.task == task and m.kind != "control"))
+
+    def seeds(self, task: str, method: str) -> list[int]:
+        return sorted({m.seed for m in self.measurements if m.task == task and m.architecture.method == method and m.kind != "control"})
+
+    def controls(self, task: str, split: str = QUALITY_SPLIT) -> list[Measurement]:
+        return [m for m in self.measurements if m.task == task and m.kind == "control" and m.split == split]
+
+    def finished(self, task: str, architecture_id: str, seed: int, split: str = QUALITY_SPLIT) -> Measurement | None:
+        """The network that ships, on a split: the last one measured, where a method was trained again."""
+        found = [m for m in self.measurements if (m.task, m.architecture.id, m.seed, m.split) == (task, architecture_id, seed, split)]
+        return next((m for m in reversed(found) if m.kind == "finished"), None)
+
+    def predictions(self, measurement: Measurement) -> Predictions | None:
+        return self.archive.predictions(measurement.key)
+
+
+def open_runs(paths: Iterable[Path | str]) -> list[Run]:
+    """The runs of these folders. Raises UserError where one is no run folder; damage of an archive shows when it is read."""
+    folders = [Path(path) for path in paths]
+    if not folders:
+        raise UserError("no run folder is named; give at least one")
+    last = [folder.resolve().name for folder in folders]
+    return [_open(f, name if last.count(name) == 1 else str(f)) for f, name in zip(folders, last, strict=True)]
+
+
+def _open(folder: Path, name: str) -> Run:
+    file = folder / "experiment.yaml"
+    try:
+        experiment = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no run folder (it has no experiment.yaml); `elastibench run` makes one") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: can't be read ({str(error).splitlines()[0]})") from error
+    if not isinstance(experiment, Mapping):
+        raise UserError(f"{file}: is no experiment (a mapping with backbone, methods, budgets)")
+    cost = experiment.get("cost") or {}
+    return Run(folder, name, _budgets(experiment.get("budgets") or [], file), int(cost.get("length", 128)), int(cost.get("batch", 1)))
+
+
+def _budgets(entries: Sequence[Mapping[str, Any]], file: Path) -> tuple[Budget, ...]:
+    budgets = []
+    for place, entry in enumerate(entries):
+        limits = {
+            name: parse_quantity(entry[name], f"{file}: budgets[{place}].{name}")
+            for name in ("max_params", "max_params_non_embedding", "max_flops")
+            if entry.get(name) is not None
+        }
+        budgets.append(Budget(**limits, max_latency=entry.get("max_latency") or {}, name=entry.get("name") or ""))
+    return tuple(budgets)

@@ -1,0 +1,83 @@
+"""From measurements of one row's networks to the cells of that row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from analysis.description import describe, short_id
+from analysis.paired import interval
+from analysis.spending import Cells
+from analysis.statistics import mean_and_spread
+
+if TYPE_CHECKING:
+    from analysis.runs import Run
+    from methods.costs import Costs
+    from methods.space import Architecture
+    from search.measurement import Measurement
+
+GAP_COLUMNS = ("gap", "retention")
+QUALITY_COLUMNS = ("quality", "spread", "lowest", "highest", "interval_low", "interval_high", *GAP_COLUMNS)
+COST_COLUMNS = ("embedding_parameters", "other_parameters", "flops")
+NO_VALIDATION = "not measured on validation"
+
+
+def quality_cells(run: Run, measured: Sequence[Measurement], teacher: Measurement | None) -> Cells:
+    """Mean, spread, range, interval over examples, and the gap to the teacher, of networks measured on `validation`."""
+    if not measured:
+        return Cells({}, dict.fromkeys(QUALITY_COLUMNS, NO_VALIDATION))
+    qualities = [m.quality for m in measured]
+    if not all(map(math.isfinite, qualities)):
+        return Cells({}, dict.fromkeys(QUALITY_COLUMNS, "not a finite number: the training diverged"))
+    mean, spread = mean_and_spread(qualities)
+    between = interval(run, measured)
+    values = {
+        "quality": mean,
+        "spread": spread,
+        "lowest": min(qualities),
+        "highest": max(qualities),
+        "networks": len(measured),
+        "seeds": len({m.seed for m in measured}),
+    }
+    why = {} if spread is not None else {"spread": "one network"}
+    if between is None:
+        why |= dict.fromkeys(("interval_low", "interval_high"), "per-example predictions were not kept")
+    else:
+        values |= {"interval_low": between[0], "interval_high": between[1]}
+    to_teacher = gap_cells(mean, teacher)
+    return Cells(values | to_teacher.values, why | to_teacher.why)
+
+
+def gap_cells(quality: float, teacher: Measurement | None) -> Cells:
+    """Quality less the teacher's in points, and over the teacher's."""
+    if teacher is None or not math.isfinite(teacher.quality):
+        return Cells({}, dict.fromkeys(GAP_COLUMNS, "the teacher was not measured on validation"))
+    gap = 100 * (quality - teacher.quality)
+    if teacher.quality <= 0:
+        return Cells({"gap": gap}, {"retention": "the teacher's quality is not above 0"})
+    return Cells({"gap": gap, "retention": quality / teacher.quality}, {})
+
+
+def cost_cells(costs: Sequence[Costs]) -> Cells:
+    """Mean costs of the networks."""
+    return Cells({name: fmean(getattr(c, name) for c in costs) for name in COST_COLUMNS}, {})
+
+
+def architecture_cells(architectures: Sequence[Architecture]) -> Cells:
+    """The architecture in words with its short id; where seeds differ, every one once."""
+    different = list(dict.fromkeys(architectures))
+    text = "; ".join(describe(a) for a in different)
+    if len(different) > 1:
+        text = f"{len(different)} different: {text}"
+    return Cells({"architecture": text, "architecture_id": " ".join(short_id(a) for a in different)}, {})
+
+
+def together(*cells: Cells) -> Cells:
+    """Several groups of cells as one."""
+    values, why = {}, {}
+    for part in cells:
+        values.update(part.values)
+        why.update(part.why)
+    return Cells(values, why)

@@ -1,0 +1,117 @@
+"""In words: did the search help, against random architectures of the same size?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from analysis.controls import WINDOW, random_in_window
+from analysis.paired import NoTestError, against_mean, one_by_one
+from analysis.statistics import PairedTest, mean_and_spread
+from methods.budget import Budget
+
+if TYPE_CHECKING:
+    from analysis.runs import Run
+    from analysis.winners import Winner
+    from search.measurement import Measurement
+
+LEVEL = 0.05
+
+
+def verdict(run: Run, task: str, method: str, budget: Budget, winners: Sequence[Winner] | str) -> str:
+    """One sentence (or two) on one method under one budget; where nothing can be said, why not."""
+    head = f"{task}, {budget.label()}, {method}:"
+    if isinstance(winners, str):
+        return f"{head} no winner ({winners})."
+    ours = [w.finished for w in winners if w.finished is not None]
+    if len(ours) < len(winners):
+        return f"{head} whether the search helped can't be said: {_count(len(winners) - len(ours), 'winner')} not measured on validation."
+    theirs = random_in_window(run, task, method, budget)
+    window = f"{WINDOW[0]:.0%} to {WINDOW[1]:.0%}".replace("%", " %")
+    if not theirs:
+        return f"{head} whether the search helped can't be said: no random architecture with {window} of the limit was measured."
+    mean, _ = mean_and_spread([m.quality for m in ours])
+    average, _ = mean_and_spread([m.quality for m in theirs])
+    typical, beyond_typical = _tested(mean - average, lambda: against_mean(run, ours, theirs))
+    pairs = [(m, _best(run, [r for r in theirs if r.seed == m.seed])) for m in ours]
+    matched = [(m, r) for m, r in pairs if r is not None]
+    text = (
+        f"{head} the search's choice has {_seeds(ours)}{mean:.4f} {ours[0].metric}, {_points(mean - average)} the mean of "
+        f"{_count(len(theirs), 'random network')} with {window} of the limit ({average:.4f}; {typical})"
+    )
+    if not matched:
+        return f"{text}. {_conclusion(beyond_typical, None)}"
+    best, _ = mean_and_spread([r.quality for _, r in matched])
+    gap = sum(m.quality - r.quality for m, r in matched) / len(matched)
+    closest, beyond_best = _tested(gap, lambda: one_by_one(run, [m for m, _ in matched], [r for _, r in matched]))
+    same = all(m.architecture == r.architecture for m, r in matched)
+    against = "which is the same architecture" if same else closest
+    return f"{text}, and {_points(gap)} the best of them {_chosen_on(run, theirs)} ({best:.4f}; {against}). " + _conclusion(
+        beyond_typical, None if same else beyond_best
+    )
+
+
+def _best(run: Run, candidates: Sequence[Measurement]) -> Measurement | None:
+    """The best random network of a seed, by its score on `search` where all have one, else by `validation`, which flatters it."""
+    if not candidates:
+        return None
+    on_search = _search_scores(run, candidates)
+    if on_search is None:
+        return max(candidates, key=lambda m: m.quality)
+    return max(zip(candidates, on_search, strict=True), key=lambda pair: pair[1])[0]
+
+
+def _chosen_on(run: Run, candidates: Sequence[Measurement]) -> str:
+    return "on validation" if _search_scores(run, candidates) is None else "on search"
+
+
+def _search_scores(run: Run, candidates: Sequence[Measurement]) -> list[float] | None:
+    """What `search` says of these networks: in one kind for all of them (the control itself, else the supernet's weights), or None."""
+    for kind in ("control", "shared"):
+        known = {
+            (m.architecture, m.seed): m.quality
+            for m in run.measurements
+            if m.task == candidates[0].task and m.split == "search" and m.kind == kind and m.control in (candidates[0].control, "")
+        }
+        if all((m.architecture, m.seed) in known for m in candidates):
+            return [known[m.architecture, m.seed] for m in candidates]
+    return None
+
+
+def _tested(difference: float, test: object) -> tuple[str, bool | None]:
+    """The test in words, and whether our networks are better beyond chance (None: not known)."""
+    try:
+        result = test()  # type: ignore[operator]
+    except NoTestError as error:
+        return f"no test: {error}", None
+    if isinstance(result, PairedTest):
+        return str(result), result.p_value < LEVEL and difference > 0
+    low, high = result
+    return f"95 % interval over examples {100 * low:+.1f} to {100 * high:+.1f} points", low > 0
+
+
+def _conclusion(beyond_typical: bool | None, beyond_best: bool | None) -> str:
+    if beyond_typical is None:
+        return "Whether that is more than chance is not known."
+    if not beyond_typical:
+        return "So the search did not help measurably."
+    if beyond_best:
+        return "So the search helped, even against the best of them."
+    if beyond_best is None:
+        return "So the search helped against a random choice."
+    return "So the search helped against a random choice, but not measurably more than trying those random ones and keeping the best."
+
+
+def _points(difference: float) -> str:
+    points = 100 * difference
+    if abs(points) < 0.05:
+        return "level with"
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
+
+
+def _seeds(measured: Sequence[Measurement]) -> str:
+    return "" if len(measured) == 1 else f"a mean over {len(measured)} seeds of "
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

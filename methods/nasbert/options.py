@@ -1,0 +1,164 @@
+"""NAS-BERT's knobs. Defaults are the paper's; where it gives none, the comment `ours` stands beside the value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from methods.nasbert.encoding import PAPER_EMBEDDING_SIZES, PAPER_HIDDEN_SIZES, PAPER_OPERATIONS, check_sizes
+from methods.training.options import Fraction, Options
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class Optimiser(Options):
+    """Adam with decoupled weight decay; the rate rises over `warmup_steps` to `learning_rate`, then falls linearly or stays.
+
+    The paper's text also says 1e-4; its schedule peaks at 5e-4.
+    """
+
+    learning_rate: Positive = 5e-4
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_steps: CountOrZero = 10_000
+    weight_decay: NotNegative = 0.01
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive = 1e-8  # ours
+    clip: NotNegative = 0.0  # ours; 0: no clipping
+
+
+class CorpusTeacher(Options):
+    """`pretrain`: masked language modelling from random weights (section 4.1); `backbone`: the backbone as it is, with only the
+    output layer for masked words trained, `head_steps` long."""
+
+    source: Literal["pretrain", "backbone"] = "pretrain"
+    steps: Count = 125_000
+    head_steps: Count = 1_000  # ours
+    batch_size: Count = 2_048
+    length: Count = 512
+    optimiser: Optimiser = Field(default_factory=Optimiser)
+
+
+class BlockTraining(Options):
+    """Block-wise training (section 3.2): mean squared error to the teacher's state after each block, one random path per step.
+
+    `epochs`: null trains until every bin is down to `shrinking.kept`. `sampler`: `bins` draws a bin, then a path in it (ours: almost
+    all paths are small ones); `paths` draws uniformly; `gradual` changes `gradual_changes` operations from step to step.
+    `blocks_per_step`: `all` trains every block on one pass of the teacher, `one` a block at a time. `normalise: variance` divides a
+    block's loss by the variance of the teacher's state.
+    """
+
+    warmup_epochs: CountOrZero = 3
+    epoch_steps: Count = 1_000  # ours: the paper does not say what an epoch is
+    epochs: Count | None = None
+    batch_size: Count = 1_024
+    length: Count = 512
+    sampler: Literal["bins", "paths", "gradual"] = "bins"
+    gradual_changes: Count = 1
+    blocks_per_step: Literal["all", "one"] = "all"
+    normalise: Literal["none", "variance"] = "none"
+    optimiser: Optimiser = Field(default_factory=Optimiser)
+
+
+class ShrinkingOptions(Options):
+    """Progressive shrinking (section 3.3): after the warm-up, at the end of each epoch, the worst paths of each bin are dropped.
+
+    `unit: operation` drops operations by their mean loss until `operation_drop` of the paths are gone (the paper's ablation),
+    `none` does not shrink. `sample`: paths ranked per bin, 0 for all. `latency_bound: upper` drops paths slower than their bin allows,
+    `both` those faster too (the paper, literally).
+    """
+
+    unit: Literal["path", "operation", "none"] = "path"
+    bins: Count = 10
+    bin_policy: Literal["equal_width", "quantile"] = "equal_width"
+    latency_bound: Literal["upper", "both", "none"] = "upper"
+    kept: Count = 10
+    sample: CountOrZero = 2_000
+    drop_fraction: Share = 0.5
+    operation_drop: Share = 0.3
+    dev_batches: Count = 5
+
+
+class SelectionOptions(Options):
+    """The `candidates` with the least sum of block losses are evaluated whole (section 3.4). `dev_batches`: 0 for the whole dev set."""
+
+    candidates: Count = 100
+    dev_batches: CountOrZero = 0
+
+
+class Retraining(Options):
+    """`scratch`: random weights (the paper); `inherit`: the supernet's blocks with In and Out composed (ours).
+
+    Loss: (1 - distillation) x masked words + distillation x KL to the teacher at `temperature` (section 3.5).
+    """
+
+    start: Literal["scratch", "inherit"] = "scratch"
+    steps: Count = 125_000
+    batch_size: Count = 2_048
+    length: Count = 512
+    distillation: Weight = 0.5
+    temperature: Positive = 1.0
+    optimiser: Optimiser = Field(default_factory=Optimiser)
+
+
+class Finetuning(Options):
+    """On the task, with the fine-tuned teacher. The grid is ours, the paper gives none; `start_from` names the task whose network
+    small tasks start from (RTE, MRPC and STS-B from MNLI in the paper)."""
+
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-5, 2e-5, 3e-5, 5e-5, 1e-4)
+    batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32)
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1)] = (3, 5, 10)
+    warmup: Fraction = 0.06
+    weight_decay: NotNegative = 0.0
+    clip: NotNegative = 5.0
+    distillation: Weight = 0.5
+    temperature: Positive = 1.0
+    start_from: str | None = None
+
+    @property
+    def runs(self) -> int:
+        return len(self.learning_rates) * len(self.batch_sizes) * len(self.epochs)
+
+
+class NasBertOptions(Options):
+    """The space (`sublayers` in `blocks`, `hidden_sizes`, `operations`, `embedding_sizes`, `head_size` of attention; dropout of
+    hidden states, attention and convolutions, scaled by h / largest h where `dynamic_dropout`), and the stages in their order."""
+
+    sublayers: Count = 24
+    blocks: Count = 4
+    hidden_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = PAPER_HIDDEN_SIZES
+    operations: Annotated[tuple[str, ...], Field(min_length=1)] = PAPER_OPERATIONS
+    embedding_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = PAPER_EMBEDDING_SIZES
+    head_size: Count = 64
+    dropout: Fraction = 0.1
+    attention_dropout: Fraction = 0.1
+    convolution_dropout: Fraction = 0.0
+    dynamic_dropout: bool = False
+    teacher: CorpusTeacher = Field(default_factory=CorpusTeacher)
+    supernet: BlockTraining = Field(default_factory=BlockTraining)
+    shrinking: ShrinkingOptions = Field(default_factory=ShrinkingOptions)
+    selection: SelectionOptions = Field(default_factory=SelectionOptions)
+    retrain: Retraining = Field(default_factory=Retraining)
+    finetune: Finetuning = Field(default_factory=Finetuning)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> NasBertOptions:
+        check_sizes(self.sublayers, self.blocks, self.hidden_sizes, self.operations, self.embedding_sizes, self.head_size)
+        epochs = self.supernet.epochs
+        if self.shrinking.unit == "none" and epochs is None:
+            raise ValueError("supernet.epochs: needs a number where shrinking.unit is none, for nothing else ends the training")
+        if epochs is not None and epochs < self.supernet.warmup_epochs:
+            raise ValueError(f"supernet.epochs: {epochs} is less than supernet.warmup_epochs {self.supernet.warmup_epochs}")
+        return self
+
+    def sizes(self) -> dict[str, Any]:
+        """What `NasBertSpace` takes."""
+        names = ("sublayers", "blocks", "hidden_sizes", "operations", "embedding_sizes", "head_size")
+        dropouts = ("dropout", "attention_dropout", "convolution_dropout", "dynamic_dropout")
+        return {name: getattr(self, name) for name in (*names, *dropouts)}

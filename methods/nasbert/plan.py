@@ -1,0 +1,208 @@
+"""What NAS-BERT's stages will cost, from the cost model alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log
+
+import numpy as np
+
+from methods.backbone import BackboneConfig
+from methods.costs import costs
+from methods.errors import UserError
+from methods.layers.encoder import Link
+from methods.layers.part import Part
+from methods.nasbert.bins import Shrinking, bin_of_classes, foresee_shrinking, path_classes
+from methods.nasbert.networks import operation, teacher_spec
+from methods.nasbert.options import NasBertOptions
+from methods.nasbert.space import NasBertSpace
+from methods.network import make_stem
+from methods.recipe import StagePlan
+from methods.tasks.head import Head
+
+MASKED_WORDS = Head("mlm")
+SAMPLES = 256
+BIN_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class BlockCosts:
+    """Of one block: mean FLOPs of a text through a drawn path and its In and Out maps, and how its paths will shrink."""
+
+    flops: float
+    shrinking: Shrinking
+
+
+def plan_stages(
+    options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int
+) -> list[StagePlan]:
+    """The stages in their order; corpus stages have lengths of their own, `rows` and `length` are the task's.
+
+    What is trained later is not known yet: networks are the mean of `SAMPLES` drawn from the space.
+    """
+    longest = max(options.supernet.length, options.retrain.length, length)
+    if options.teacher.source == "pretrain":
+        longest = max(longest, options.teacher.length)
+    if longest > backbone.positions:
+        raise UserError(f"nasbert: texts of {longest} tokens are planned, the backbone has {backbone.positions} positions; lower `length`")
+    block = block_costs(options, space, backbone)
+    return [
+        _teacher(options, backbone),
+        _supernet(options, space, backbone, head, block),
+        *_rankings(options, space, backbone, block),
+        _retrain(options, space, backbone),
+        _finetune(options, space, backbone, head, rows, length),
+    ]
+
+
+def block_costs(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> BlockCosts:
+    """Counts the paths of a block by cost, fills the bins and foresees their shrinking; FLOPs at `BIN_LENGTH` stand for latency."""
+    o, length = options.shrinking, options.supernet.length
+    classes = path_classes(space)
+    short = space.tables(backbone, MASKED_WORDS, BIN_LENGTH).operation[:, :-1]
+    parameters, latency = classes.costs(short[..., 1]), classes.costs(short[..., 2])
+    place = bin_of_classes(parameters, latency, classes.paths, o.bins, o.bin_policy, o.latency_bound)
+    flops = classes.costs(space.tables(backbone, MASKED_WORDS, length).operation[:, :-1, 2])
+    maps = np.array([Link(backbone.hidden, h).flops(length) + Link(h, backbone.hidden).flops(length) for h in space.hidden_sizes])
+    whole = flops + maps[classes.hidden]
+    occupancy = [float(classes.paths[place == b].sum()) for b in range(o.bins)]
+    means = [float(np.average(whole[place == b], weights=classes.paths[place == b])) for b in range(o.bins) if occupancy[b]]
+    kept = place >= 0
+    uniform = float(np.average(whole[kept], weights=classes.paths[kept]))
+    mean = sum(means) / len(means) if options.supernet.sampler == "bins" else uniform
+    return BlockCosts(mean, _shrinking(options, [int(n) for n in occupancy]))
+
+
+def _shrinking(options: NasBertOptions, occupancy: list[int]) -> Shrinking:
+    o = options.shrinking
+    if o.unit == "none":
+        return Shrinking(0, 0, sum(min(o.kept, n) for n in occupancy))
+    if o.unit == "path":
+        return foresee_shrinking(occupancy, o.kept, o.sample, o.drop_fraction)
+    left = sum(min(o.kept, n) for n in occupancy)
+    rounds = 0 if o.operation_drop == 1 else max(0, ceil(log(left / sum(occupancy)) / log(1 - o.operation_drop)))
+    ranked = sum(min(n, o.sample) if o.sample else n for n in occupancy)
+    return Shrinking(rounds, rounds * ranked, left)
+
+
+def _teacher(options: NasBertOptions, backbone: BackboneConfig) -> StagePlan:
+    o, spec = options.teacher, teacher_spec(backbone, MASKED_WORDS)
+    cost = costs(spec, o.length)
+    activations = _activations(_layers_of(backbone), o.batch_size, o.length)
+    if o.source == "pretrain":
+        examples = o.steps * o.batch_size
+        memory = 16 * cost.parameters + activations
+        return StagePlan("teacher", o.steps, examples, 3.0 * examples * cost.flops, memory, note="from random weights")
+    examples = o.head_steps * o.batch_size
+    flops = float(examples) * (cost.flops + 2 * spec.head.flops(o.length))
+    memory = 4 * cost.parameters + 12 * spec.head.other_parameters() + 4 * o.batch_size * o.length * 3 * backbone.hidden
+    return StagePlan("teacher", o.head_steps, examples, flops, memory, 1, "output layer for masked words only, the backbone stays as it is")
+
+
+def _supernet(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, block: BlockCosts) -> StagePlan:
+    o = options.supernet
+    epochs = o.epochs if o.epochs is not None else o.warmup_epochs + block.shrinking.rounds
+    together = o.blocks_per_step == "all"
+    steps = epochs * o.epoch_steps * (1 if together else space.blocks)
+    examples = steps * o.batch_size
+    teacher = costs(teacher_spec(backbone, Head("none")), o.length)
+    flops = float(examples) * (3 * block.flops * (space.blocks if together else 1) + teacher.flops)
+    widest = [operation(name, max(space.hidden_sizes), backbone.layer_norm_eps, space.settings) for name in space.operations]
+    path = max(_activations([part] * space.per_block, o.batch_size, o.length) for part in widest)
+    states = 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
+    memory = 16 * supernet_parameters(space, backbone, head) + 4 * teacher.parameters + path + states
+    later = epochs - o.warmup_epochs
+    note = f"{o.warmup_epochs} warm-up and {later} further epochs of {o.epoch_steps} steps; FLOPs of a mean path"
+    return StagePlan("supernet", steps, examples, flops, memory, space.blocks if together else 1, note)
+
+
+def _rankings(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, block: BlockCosts) -> list[StagePlan]:
+    """Forward passes alone: ranking paths while shrinking, the block loss tables, and the candidates as whole networks."""
+    o, texts = options.supernet, options.shrinking.dev_batches * options.supernet.batch_size
+    stored = 4 * supernet_parameters(space, backbone, MASKED_WORDS)
+    memory = stored + 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
+    teacher = float(costs(teacher_spec(backbone, Head("none")), o.length).flops)
+
+    def stage(name: str, evaluated: int, passes: int, note: str) -> StagePlan:
+        evaluated *= space.blocks
+        flops = evaluated * texts * block.flops + passes * texts * teacher
+        return StagePlan(name, evaluated * options.shrinking.dev_batches, evaluated * texts, flops, memory, evaluated, note)
+
+    found = block.shrinking
+    chosen = options.selection
+    dev = (chosen.dev_batches or options.shrinking.dev_batches) * o.batch_size
+    whole = block.flops * space.blocks + teacher_spec(backbone, MASKED_WORDS).head.flops(o.length)
+    note = f"per budget, on {dev} texts" + ("" if chosen.dev_batches else "; the whole dev set in proportion")
+    runs = chosen.candidates
+    return [
+        stage("shrinking", found.evaluations, found.rounds, f"{found.rounds} rounds, teacher states computed once each"),
+        stage("tables", found.kept, 1, "loss of every surviving path of every block"),
+        StagePlan("select", runs * dev // o.batch_size, runs * dev, float(runs) * dev * whole, memory, runs, note),
+    ]
+
+
+def _retrain(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> StagePlan:
+    o = options.retrain
+    flops, memory = mean_student(space, backbone, MASKED_WORDS, o.length, o.batch_size)
+    teacher = costs(teacher_spec(backbone, MASKED_WORDS), o.length)
+    taught = o.distillation > 0
+    examples = o.steps * o.batch_size
+    note = f"per selected network, from {'random weights' if o.start == 'scratch' else 'the supernet'}"
+    total = float(examples) * (3 * flops + (teacher.flops if taught else 0))
+    return StagePlan("retrain", o.steps, examples, total, memory + (4 * teacher.parameters if taught else 0), 1, note)
+
+
+def _finetune(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> StagePlan:
+    o = options.finetune
+    flops, memory = mean_student(space, backbone, head, length, max(o.batch_sizes))
+    teacher = costs(teacher_spec(backbone, head), length)
+    taught = o.distillation > 0
+    rates, epochs = len(o.learning_rates), sum(o.epochs)
+    steps = rates * epochs * sum(max(1, ceil(rows / size)) for size in o.batch_sizes)
+    examples = rates * epochs * len(o.batch_sizes) * rows
+    total = float(examples) * (3 * flops + (teacher.flops if taught else 0))
+    note = f"per selected network and task: {o.runs} runs of the grid"
+    return StagePlan("finetune", steps, examples, total, memory + (4 * teacher.parameters if taught else 0), o.runs, note)
+
+
+def mean_student(space: NasBertSpace, backbone: BackboneConfig, head: Head, length: int, batch: int) -> tuple[float, int]:
+    """FLOPs of one text and bytes of training it: means over networks drawn from the space (deployed form)."""
+    rng = random.Random(0)
+    specs = [space.spec(space.sample(rng), backbone, head) for _ in range(SAMPLES)]
+    found = [costs(spec, length) for spec in specs]
+    activations = [_activations(getattr(spec.encoder, "layers", ()), batch, length) for spec in specs]
+    flops = sum(cost.flops for cost in found) / SAMPLES
+    memory = sum(16 * cost.parameters + kept for cost, kept in zip(found, activations, strict=True)) // SAMPLES
+    return flops, memory
+
+
+def supernet_parameters(space: NasBertSpace, backbone: BackboneConfig, head: Head) -> int:
+    """All weights of the supernet: candidates at every sub-layer, In and Out maps, the teacher's stem and head."""
+    eps, wide = backbone.layer_norm_eps, backbone.hidden
+    candidates = sum(operation(name, h, eps, space.settings).other_parameters() for h in space.hidden_sizes for name in space.operations)
+    maps = sum(Link(wide, h).other_parameters() + Link(h, wide).other_parameters() for h in space.hidden_sizes)
+    stem, output = make_stem(backbone), teacher_spec(backbone, head).head
+    return (
+        space.blocks * (space.per_block * candidates + maps)
+        + stem.embedding_parameters()
+        + stem.other_parameters()
+        + output.other_parameters()
+    )
+
+
+def _layers_of(backbone: BackboneConfig) -> list[Part]:
+    layers = getattr(teacher_spec(backbone, Head("none")).encoder, "layers", ())
+    return [part for layer in layers for part in (layer.attention, layer.feed_forward)]
+
+
+def _activations(parts: Sequence[Part], batch: int, length: int) -> int:
+    """Bytes of float32 states that a backward pass keeps: about 8 h per token for attention and its maps, 4 h and 2 inner widths for
+    feed-forward, 12 h for a separable convolution."""
+    floats = 0
+    for part in parts:
+        hidden, heads, neurons = (getattr(part, name, 0) for name in ("hidden", "heads", "neurons"))
+        per_token = 8 * hidden + 3 * heads * length if heads else 4 * hidden + 2 * neurons if neurons else 12 * hidden
+        floats += batch * length * per_token
+    return 4 * floats

@@ -1,0 +1,106 @@
+"""`Task`: data, splits, head and metric; and `load_task`, which makes one from a name and a place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from methods.errors import UserError
+from methods.tasks.carve import carve
+from methods.tasks.head import Head
+from methods.tasks.sources import read_directory, read_hub
+from methods.tasks.spec import KNOWN, TaskSpec, resolve
+from methods.tasks.split import Split, stratified_rows
+
+__all__ = ["ClosedSplit", "Split", "Task", "TaskSpec", "load_task", "task_names"]
+
+
+class ClosedSplit(PermissionError):  # noqa: N818 (what happened, not that it did)
+    """A split was opened by what must not see it, such as `validation` by a training or search stage."""
+
+
+class Task:
+    """A task with its data: `train`, `search`, `validation`, for MNLI `validation_mismatched` too."""
+
+    def __init__(self, spec: TaskSpec, splits: Mapping[str, Split], closed: Sequence[str] = ()) -> None:
+        self.spec = spec
+        self._splits = dict(splits)
+        self._closed = frozenset(closed)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def head(self) -> Head:
+        return self.spec.head
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that may be opened."""
+        return tuple(self._splits)
+
+    def split(self, name: str) -> Split:
+        """Raises ClosedSplit where this view does not show the split, UserError where the task has none of that name."""
+        if name in self._splits:
+            return self._splits[name]
+        if name in self._closed:
+            raise ClosedSplit(f"task {self.name!r}: split {name!r} is closed here; open are {', '.join(self._splits)}")
+        raise UserError(f"task {self.name!r}: no split {name!r}; there are {', '.join(self._splits)}")
+
+    def restricted(self, *names: str) -> Task:
+        """A view that opens the named splits alone; it does not hold the others' rows."""
+        kept = {name: self.split(name) for name in names}
+        return Task(self.spec, kept, sorted((self._closed | set(self._splits)) - set(kept)))
+
+    def limited(self, rows: int | None, seed: int) -> Task:
+        """A task with at most `rows` training rows: stratified, by `seed`, in their order; a larger limit contains a smaller one's rows."""
+        train = self.split("train")
+        if rows is None or rows >= len(train):
+            return self
+        if rows < 1:
+            raise UserError(f"task {self.name!r}: a limit of {rows} training rows; at least 1 is needed")
+        return Task(self.spec, {**self._splits, "train": train.take(stratified_rows(train.labels, rows, seed))}, sorted(self._closed))
+
+
+def load_task(
+    name: str,
+    data: str = "hub",
+    *,
+    text: Sequence[str] | str | None = None,
+    label: str | None = None,
+    labels: Sequence[str] | None = None,
+    metric: Sequence[str] | str | None = None,
+    search_rows: int = 2000,
+) -> Task:
+    """The task of that name, its `search` split set apart from train (at most a tenth, at most `search_rows`).
+
+    `data`: `hub` (the known data set of that name), `hub:NAME[:CONFIGURATION]` (that data set on the hub, or a local data set
+    folder), `generated` (the demo; `hub` means the same there), or a directory with train.tsv and validation.tsv. A name that is
+    not known needs `text` (one or two columns), `label`, `labels` (class names in label order; none for regression) and `metric`
+    (the main one, or several with the main one first). Raises UserError for whatever is wrong with data or description.
+    """
+    spec = resolve(name, text, label, labels, metric)
+    if search_rows < 1:
+        raise UserError(f"task {name!r}: search_rows: {search_rows}; at least 1 is needed")
+    splits = _splits(spec, str(data))
+    source = f"{data}: train"
+    train, search = carve(splits["train"], source, search_rows)
+    return Task(spec, {"train": train, "search": search, **{key: split for key, split in splits.items() if key != "train"}})
+
+
+def _splits(spec: TaskSpec, data: str) -> dict[str, Split]:
+    if data == "generated" or (spec.name == "demo" and data == "hub"):
+        from methods.tasks.demo import TRAIN_ROWS, VALIDATION_ROWS, generate_demo
+
+        if spec != KNOWN["demo"].spec:
+            raise UserError(f"task.data: 'generated' is the demo's, as it is; task {spec.name!r} needs 'hub' or a directory")
+        return {split.name: split for split in generate_demo(TRAIN_ROWS, VALIDATION_ROWS, seed=0)}
+    if data == "hub" or data.startswith("hub:"):
+        return read_hub(spec, data[4:])
+    return read_directory(spec, Path(data))
+
+
+def task_names() -> dict[str, str]:
+    """The tasks known by name, each with one line."""
+    return {name: known.summary for name, known in KNOWN.items()}

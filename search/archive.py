@@ -1,0 +1,146 @@
+"""`Archive`: every measurement ever made, in a database, with its per-example predictions beside it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import Connection, Table, and_, delete, insert, select
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from methods.errors import UserError
+from methods.recipe import StageRecord
+from search.database import first_line, open_database
+from search.measurement import Key, Kind, Measurement
+from search.predictions import Predictions, file_name
+from search.tables import KEY, MEASUREMENTS, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
+
+
+class Archive:
+    """`location`: the path of an SQLite file, or a SQLAlchemy URL (`postgresql+psycopg://...`).
+
+    Several processes may read and write at once. Predictions lie in `<folder>/predictions`; the folder is the database file's own
+    unless given. Raises UserError, with nothing changed, where the file is no archive, is damaged, or can't be written; with
+    `create=False` also where there is none yet.
+    """
+
+    def __init__(self, location: str | Path, folder: Path | None = None, create: bool = True) -> None:
+        self._engine, self.name, path = open_database(location, create)
+        self.folder = folder or (path.parent if path else None)
+
+    def close(self) -> None:
+        """Gives the database's connections back; the archive opens new ones when used again."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def add(self, measurement: Measurement, predictions: Predictions | None = None) -> bool:
+        """Keeps a measurement, in one commit. False, and nothing is changed, where its key is there already."""
+        created = measurement.created or datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            with self._transaction() as connection:
+                # The row first: it holds the key against other processes while the file is written, and vanishes if that fails.
+                connection.execute(insert(MEASUREMENTS).values(to_row(replace(measurement, created=created))))
+                if predictions is not None:
+                    self._save(measurement.key, predictions)
+        except IntegrityError:
+            if self.get(measurement.key) is None:
+                raise
+            return False
+        return True
+
+    def get(self, key: Key) -> Measurement | None:
+        """The measurement of that key, if there is one."""
+        found = self._rows(MEASUREMENTS, dict(zip(KEY, key, strict=True)))
+        return self._measurement(found[0]) if found else None
+
+    def find(self, architecture_id: str, task: str, split_digest: str, weights_digest: str, kind: Kind) -> Measurement | None:
+        """`get` with the parts of the key by name."""
+        return self.get((architecture_id, task, split_digest, weights_digest, kind))
+
+    def measurements(
+        self, task: str | None = None, method: str | None = None, kind: Kind | None = None, split: str | None = None
+    ) -> list[Measurement]:
+        """All measurements, or those of one task, method, kind and split, in the order in which they were added."""
+        wanted = {"task": task, "method": method, "kind": kind, "split": split}
+        rows = self._rows(MEASUREMENTS, {name: value for name, value in wanted.items() if value is not None})
+        return [self._measurement(row) for row in rows]
+
+    def predictions(self, key: Key) -> Predictions | None:
+        """The predictions of a measurement, if they were kept. Raises UserError where their file is damaged."""
+        path = self.folder / "predictions" / file_name(key) if self.folder else None
+        return Predictions.load(path) if path and path.exists() and self.get(key) is not None else None
+
+    def record_stage(self, task: str, method: str, seed: int, record: StageRecord) -> None:
+        """Keeps what a training stage did; a later record of the same stage, its restarts counted in, takes the place of an earlier one."""
+        row = asdict(StageRow(task, method, seed, record.stage, record.steps, record.examples, record.flops, record.seconds))
+        same = and_(*(STAGES.c[name] == row[name] for name in STAGE_KEY))
+        with self._transaction() as connection:
+            connection.execute(delete(STAGES).where(same))
+            connection.execute(insert(STAGES).values(row))
+
+    def stages(self, task: str | None = None, method: str | None = None) -> list[StageRow]:
+        """What was recorded of training, in the order of recording."""
+        return [StageRow(**_without_id(row)) for row in self._rows(STAGES, _given(task, method))]
+
+    def record_search(self, search: SearchRow) -> bool:
+        """Keeps what a search cost. False where it is known: a search run again is answered from here and says nothing of its cost."""
+        try:
+            with self._transaction() as connection:
+                connection.execute(insert(SEARCHES).values(asdict(search)))
+        except IntegrityError:
+            if not self._rows(SEARCHES, {name: getattr(search, name) for name in SEARCH_KEY}):
+                raise
+            return False
+        return True
+
+    def searches(self, task: str | None = None, method: str | None = None) -> list[SearchRow]:
+        """What was recorded of searches, in the order of recording."""
+        return [SearchRow(**_without_id(row)) for row in self._rows(SEARCHES, _given(task, method))]
+
+    def _rows(self, table: Table, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        query = select(table).where(*(table.c[name] == value for name, value in wanted.items())).order_by(table.c.id)
+        with self._transaction() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _measurement(self, row: Mapping[str, Any]) -> Measurement:
+        try:
+            return from_row(row)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.name}: row {row['id']} of the measurements is damaged ({first_line(error)})") from error
+
+    def _save(self, key: Key, predictions: Predictions) -> None:
+        if self.folder is None:
+            raise UserError(f"{self.name}: this archive has no folder for predictions; name one with Archive(url, folder=...)")
+        try:
+            predictions.save(self.folder / "predictions" / file_name(key))
+        except OSError as error:
+            raise UserError(f"{self.folder / 'predictions'}: can't be written ({error.strerror or error})") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (DatabaseError, sqlite3.Error) as error:
+            raise UserError(f"{self.name}: the archive can't be read or written ({first_line(error)})") from error
+
+
+def _given(task: str | None, method: str | None) -> dict[str, str]:
+    return {name: value for name, value in (("task", task), ("method", method)) if value is not None}
+
+
+def _without_id(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "id"}

@@ -1,0 +1,136 @@
+"""Opening the archive's database: what is there is looked at first and changed only if it is an archive of this version."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from methods.errors import UserError
+from search.tables import META, METADATA, SCHEMA_VERSION
+
+BUSY_SECONDS = 60
+_PAUSE = 0.05
+_VERSION_KEY = "schema_version"
+
+
+def open_database(location: str | Path, create: bool) -> tuple[Engine, str, Path | None]:
+    """An engine on a database with the archive's tables, the name that messages give it, and the path of its file if it is one."""
+    url = _url(location)
+    path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    name = str(path) if path else url.render_as_string(hide_password=True)
+    if path:
+        _look(path, name, create)
+    try:
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS} if path else {})
+    except ImportError as error:
+        raise UserError(f"{name}: the driver of this database is not installed ({first_line(error)})") from error
+    if path:
+        event.listen(engine, "connect", _use_write_ahead_log)
+        event.listen(engine, "begin", _begin)
+    try:
+        _prepare(engine, name, create)
+    except UserError:
+        engine.dispose()
+        raise
+    return engine, name, path
+
+
+def first_line(error: Exception) -> str:
+    """What the database itself said, in one line."""
+    inner = getattr(error, "orig", None) or error
+    return (str(inner).strip() or type(inner).__name__).splitlines()[0]
+
+
+def _url(location: str | Path) -> URL:
+    if isinstance(location, Path) or "://" not in location:
+        return URL.create("sqlite", database=str(location))
+    try:
+        return make_url(location)
+    except ArgumentError as error:
+        raise UserError(f"archive {location!r}: neither a path nor a database URL such as postgresql+psycopg://user@host/name") from error
+
+
+def _look(path: Path, name: str, create: bool) -> None:
+    """Reads an existing file without changing a byte of it; makes the folder of one to come."""
+    if path.is_file() and path.stat().st_size > 0:
+        try:
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+            try:
+                tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                rows = connection.execute("SELECT value FROM meta WHERE key = ?", (_VERSION_KEY,)).fetchall() if "meta" in tables else []
+            finally:
+                connection.close()
+        except sqlite3.OperationalError as error:
+            raise UserError(f"{name}: the archive can't be opened ({error}); the file and its folder must be writable") from error
+        except sqlite3.Error as error:
+            raise UserError(f"{name}: no archive, or a damaged one ({error}); move it away to begin a new one") from error
+        if tables:
+            _check_version(rows[0][0] if rows else None, name)
+    elif not path.exists() and not create:
+        raise UserError(f"{name}: there is no archive; `elastibench run` makes one")
+    elif path.exists() and not path.is_file():
+        raise UserError(f"{name}: this is no file; an archive is one SQLite file")
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path.parent}: the archive's folder can't be made ({error.strerror or error})") from error
+
+
+def _check_version(found: str | None, name: str) -> None:
+    if found is None:
+        raise UserError(f"{name}: a database, but no archive of elastibench")
+    if found != SCHEMA_VERSION:
+        raise UserError(f"{name}: an archive of schema version {found}; this release reads and writes version {SCHEMA_VERSION}")
+
+
+def _use_write_ahead_log(connection: Any, _: object) -> None:
+    """Readers and one writer at once. The switch itself fails at once, not after the timeout, while another process switches."""
+    connection.isolation_level = None  # Else the driver opens transactions by itself, and none before CREATE TABLE.
+    give_up = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(_PAUSE)
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _prepare(engine: Engine, name: str, create: bool) -> None:
+    """Makes the tables where there are none, and checks their version. Another process may be doing the same: then look again."""
+    give_up = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            with engine.begin() as connection:
+                if not inspect(connection).has_table(META.name):
+                    if not create:
+                        raise UserError(f"{name}: there is no archive in it; `elastibench run` makes one")
+                    _make_tables(connection)
+                found = connection.execute(select(META.c.value).where(META.c.key == _VERSION_KEY)).scalar()
+            _check_version(found, name)
+            return
+        except (DBAPIError, sqlite3.Error) as error:
+            made_elsewhere = any(word in first_line(error).lower() for word in ("already exists", "unique", "locked"))
+            if not made_elsewhere or time.monotonic() > give_up:
+                raise UserError(f"{name}: the archive can't be opened for writing ({first_line(error)})") from error
+            time.sleep(_PAUSE)
+
+
+def _make_tables(connection: Connection) -> None:
+    for table in METADATA.sorted_tables:
+        connection.execute(CreateTable(table))
+        for index in table.indexes:
+            connection.execute(CreateIndex(index))
+    connection.execute(insert(META).values(key=_VERSION_KEY, value=SCHEMA_VERSION))

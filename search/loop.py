@@ -1,0 +1,233 @@
+"""The search: a strategy proposes, the budget is checked, the archive or an evaluation answers, the strategy hears of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from methods.budget import Budget
+from methods.costs import Costs
+from methods.errors import UserError
+from methods.space import Architecture, SearchSpace
+from search.limits import refuse_impossible
+from search.measurement import Measurement
+from search.predictions import Predictions
+from search.strategies.registry import Entry, entry
+from search.strategies.strategy import CostOf, Problem, Strategy
+
+Evaluated = tuple[Measurement, Predictions | None]
+Evaluate = Callable[[Sequence[Architecture]], Iterable[Evaluated]]
+Progress = Callable[[int, int], None]
+PATIENCE = 2_000
+"""So many proposals in a row that exceed the budget end a search."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of a strategy: under one budget, or under all at once where the strategy looks at none.
+
+    `measurements`: what was told of, in that order. `evaluated` of them now, `answered` by what was measured before. `infeasible`:
+    proposals over a limit, never evaluated. `duplicates`: proposals equal to earlier ones. `seconds`: wall clock of this pass.
+    `stopped`: why fewer than asked for were measured, empty where all were.
+    """
+
+    budgets: tuple[Budget, ...]
+    strategy: str
+    measurements: tuple[Measurement, ...]
+    evaluated: int
+    answered: int
+    infeasible: int
+    duplicates: int
+    seconds: float
+    stopped: str = ""
+
+    @property
+    def label(self) -> str:
+        """The budget's label; empty where the pass serves several budgets."""
+        return self.budgets[0].label() if len(self.budgets) == 1 else ""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search did, pass by pass."""
+
+    passes: tuple[Pass, ...]
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """All that was told of, each once, in order."""
+        return tuple({m.key: m for part in self.passes for m in part.measurements}.values())
+
+    @property
+    def evaluated(self) -> int:
+        return sum(part.evaluated for part in self.passes)
+
+    @property
+    def answered(self) -> int:
+        return sum(part.answered for part in self.passes)
+
+    @property
+    def infeasible(self) -> int:
+        return sum(part.infeasible for part in self.passes)
+
+    @property
+    def duplicates(self) -> int:
+        return sum(part.duplicates for part in self.passes)
+
+    @property
+    def seconds(self) -> float:
+        return sum(part.seconds for part in self.passes)
+
+
+def one_by_one(evaluate: Callable[[Architecture], Evaluated]) -> Evaluate:
+    """An evaluator of generations from one of single architectures."""
+    return lambda architectures: (evaluate(architecture) for architecture in architectures)
+
+
+def search(
+    space: SearchSpace,
+    evaluate: Evaluate,
+    budgets: Sequence[Budget],
+    strategy: str,
+    evaluations: int | None,
+    seed: int,
+    cost_of: CostOf,
+    known: Callable[[Architecture], Measurement | None],
+    commit: Callable[[Measurement, Predictions | None], object],
+    progress: Progress | None = None,
+    generation: int = 8,
+) -> SearchResult:
+    """Searches a space under each budget (`Budget()`: no limit).
+
+    `evaluate` takes the architectures of a generation that nobody knows yet and yields measurement and predictions of each, in the
+    order given; every one is committed as it arrives. `known` answers from the archive. `evaluations`: distinct architectures measured
+    or answered per pass (None: the strategy's own number), so that a search that was interrupted and is run again goes the same way
+    and ends with the same measurements. `progress` hears (done, total).
+    Raises UserError for an unknown strategy, a space that it can't search, and a budget that no architecture meets.
+    """
+    if evaluations is not None and evaluations < 1:
+        raise UserError(f"search.evaluations: {evaluations} is too few; at least 1")
+    chosen = entry(strategy)
+    budgets = budgets or [Budget()]
+    for budget in budgets:
+        refuse_impossible(space, budget, cost_of)
+    groups = [(budget,) for budget in budgets] if chosen.reads_budget else [tuple(budgets)]
+    memory: dict[Architecture, Measurement] = {}
+
+    def recall(architecture: Architecture) -> Measurement | None:
+        return memory.get(architecture) or known(architecture)
+
+    def keep(measurement: Measurement, predictions: Predictions | None) -> None:
+        memory[measurement.architecture] = measurement
+        commit(measurement, predictions)
+
+    size = space.size()
+    wanted = min(evaluations or chosen.evaluations or size, size)
+    done = _Done(progress, wanted * len(groups))
+    passes = []
+    for place, group in enumerate(groups):
+        problem = Problem(space, group[0], cost_of, seed, wanted)
+        runner = _Runner(chosen, strategy, problem, group, evaluate, recall, keep, generation, done)
+        passes.append(runner.run())
+        done.at(wanted * (place + 1))
+    return SearchResult(tuple(passes))
+
+
+@dataclass
+class _Done:
+    """Counts towards `total` and says so."""
+
+    progress: Progress | None
+    total: int
+    value: int = 0
+
+    def add(self, count: int = 1) -> None:
+        self.at(min(self.value + count, self.total))
+
+    def at(self, value: int) -> None:
+        self.value = value
+        if self.progress:
+            self.progress(value, self.total)
+
+
+@dataclass
+class _Runner:
+    """One pass."""
+
+    entry: Entry
+    name: str
+    problem: Problem
+    budgets: tuple[Budget, ...]
+    evaluate: Evaluate
+    recall: Callable[[Architecture], Measurement | None]
+    keep: Callable[[Measurement, Predictions | None], None]
+    generation: int
+    done: _Done
+    measurements: list[Measurement] = field(default_factory=list)
+    evaluated: int = 0
+    infeasible: int = 0
+    in_vain: int = 0
+
+    def run(self) -> Pass:
+        started = time.monotonic()
+        strategy = self.entry.make(self.problem)
+        stopped = ""
+        while not stopped and (left := self._wanted - len(self.measurements)) > 0:
+            asked = strategy.ask(min(self.generation, left))
+            self._answer(strategy, asked)
+            if not asked:
+                stopped = "every architecture was proposed"
+            elif self.entry.reads_budget and self.in_vain >= PATIENCE:
+                stopped = f"{self.in_vain} proposals in a row exceeded the budget"
+        return Pass(
+            budgets=self.budgets,
+            strategy=self.name,
+            measurements=tuple(self.measurements),
+            evaluated=self.evaluated,
+            answered=len(self.measurements) - self.evaluated,
+            infeasible=self.infeasible,
+            duplicates=strategy.duplicates,
+            seconds=time.monotonic() - started,
+            stopped=stopped,
+        )
+
+    @property
+    def _wanted(self) -> int:
+        return self.problem.evaluations or 0
+
+    def _answer(self, strategy: Strategy, asked: Sequence[Architecture]) -> None:
+        """Answers a generation in the order of asking. Costs first: what exceeds the budget never meets the evaluator."""
+        costs = {architecture: self.problem.cost_of(architecture) for architecture in asked}
+        fitting = [a for a in asked if any(budget.met_by(costs[a]) for budget in self.budgets)]
+        answers = {a: self.recall(a) for a in fitting}
+        unknown = [a for a in fitting if answers[a] is None]
+        results = iter(self.evaluate(unknown)) if unknown else iter(())
+        for architecture in asked:
+            violations = self.problem.budget.violations(costs[architecture])
+            if architecture not in answers:
+                self._reject(strategy, architecture, violations)
+                continue
+            measurement = answers[architecture] or self._next(results, architecture, costs[architecture])
+            self.measurements.append(measurement)
+            self.in_vain = 0
+            self.done.add()
+            strategy.tell(architecture, measurement.quality, violations)
+
+    def _next(self, results: Iterator[Evaluated], architecture: Architecture, costs: Costs) -> Measurement:
+        result = next(results, None)
+        if result is None or result[0].architecture != architecture:
+            raise ValueError(f"the evaluator answered with {result and result[0].architecture} where {architecture} was next")
+        measurement, predictions = result
+        if measurement.costs.flops != costs.flops or measurement.costs.parameters != costs.parameters:
+            raise ValueError(f"{architecture}: measured with costs {measurement.costs}, searched with {costs}")
+        self.keep(measurement, predictions)
+        self.evaluated += 1
+        return measurement
+
+    def _reject(self, strategy: Strategy, architecture: Architecture, violations: dict[str, float]) -> None:
+        self.infeasible += 1
+        self.in_vain += 1
+        if not self.entry.reads_budget:
+            self.done.add()
+        strategy.tell(architecture, None, violations)

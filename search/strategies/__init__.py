@@ -1,0 +1,1 @@
+"""Strategies that propose architectures: one class each, and one registry."""

@@ -1,0 +1,148 @@
+"""Optuna's TPE and NSGA-II behind the interface of a strategy.
+
+The study lives in memory: a run that goes on is told the same answers again, from the archive, and so stands where it stood. Every
+trial gets a fresh sampler seeded from (seed, trial number), so that a proposal depends on the trials before it alone.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+
+from methods.space import Architecture, Assignment, Choice, SearchSpace, Value
+from search.strategies.strategy import Problem, Strategy, seed_of, unseen
+
+_REPEATS = 50
+Told = tuple[float | None, Mapping[str, float]]
+
+
+class OptunaStrategy(Strategy):
+    """Asks a study for assignments, decodes them, and answers by itself those that decode to an architecture proposed before.
+
+    The space's anchors come first. After many repeats in a row a random architecture that was not seen yet takes the next turn.
+    """
+
+    directions: tuple[Literal["maximize", "minimize"], ...]
+
+    def __init__(self, problem: Problem) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.problem = problem
+        self._space = problem.space
+        self._size = problem.space.size()
+        self._distributions = {choice.name: _distribution(choice) for choice in self._space.choices}
+        self._study = optuna.create_study(directions=list(self.directions))
+        self._told: dict[Architecture, Told] = {}
+        self._waiting: dict[Architecture, list[optuna.Trial]] = {}
+        self._trials = 0
+        self._worst: float | None = None
+        for anchor in self._space.anchors():
+            self._enqueue(anchor)
+
+    @abstractmethod
+    def sampler(self, seed: int) -> BaseSampler:
+        """A fresh sampler."""
+
+    @abstractmethod
+    def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:
+        """The values of the objectives, one per direction."""
+
+    def ask(self, count: int) -> list[Architecture]:
+        asked: list[Architecture] = []
+        repeats = 0
+        while len(asked) < count and len(self._told) + len(self._waiting) < self._size:
+            if repeats >= _REPEATS and not self._leap():
+                break
+            trial, architecture = self._next()
+            if architecture in self._told:
+                self._finish(trial, architecture)
+            elif architecture in self._waiting:
+                self._waiting[architecture].append(trial)
+            else:
+                self._waiting[architecture] = [trial]
+                asked.append(architecture)
+                repeats = 0
+                continue
+            self.duplicates += 1
+            repeats += 1
+        return asked
+
+    def tell(self, architecture: Architecture, score: float | None, violations: Mapping[str, float]) -> None:
+        if score is not None and not math.isfinite(score):
+            score = None
+        if score is not None:
+            self._worst = score if self._worst is None else min(self._worst, score)
+        self._told[architecture] = (score, dict(violations))
+        for trial in self._waiting.pop(architecture):
+            self._finish(trial, architecture)
+
+    def _next(self) -> tuple[optuna.Trial, Architecture]:
+        self._study.sampler = self.sampler(seed_of("optuna", self.problem.seed, self._trials))
+        self._trials += 1
+        trial = self._study.ask(self._distributions)
+        return trial, self._space.decode(_assignment(self._space, trial.params))
+
+    def _finish(self, trial: optuna.Trial, architecture: Architecture) -> None:
+        score, violations = self._told[architecture]
+        for name, violation in violations.items():
+            trial.set_constraint(name, violation)
+        worst = 0.0 if self._worst is None else self._worst  # Samplers rank what exceeds a limit by its violations, not by this.
+        self._study.tell(trial, self.values(architecture, worst if score is None else score))
+
+    def _leap(self) -> bool:
+        seen = self._told.keys() | self._waiting.keys()
+        architecture = unseen(self._space, self._size, seen, random.Random(seed_of("leap", self.problem.seed, self._trials)))
+        if architecture is not None:
+            self._enqueue(architecture)
+        return architecture is not None
+
+    def _enqueue(self, architecture: Architecture) -> None:
+        self._study.enqueue_trial(_parameters(self._space, self._space.encode(architecture)))
+
+
+class Tpe(OptunaStrategy):
+    """Tree-structured Parzen estimator on quality alone, under the constraints."""
+
+    directions = ("maximize",)
+
+    def sampler(self, seed: int) -> BaseSampler:
+        return TPESampler(seed=seed)
+
+    def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:  # noqa: ARG002
+        return (score,)
+
+
+class Nsga2(OptunaStrategy):
+    """NSGA-II on quality and one cost: FLOPs where they are limited or nothing is, else the first limited cost."""
+
+    directions = ("maximize", "minimize")
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        limits = list(problem.budget.limits())
+        self._cost = "max_flops" if "max_flops" in limits or not limits else limits[0]
+        self._population = min(50, max(8, (problem.evaluations or 400) // 8))
+
+    def sampler(self, seed: int) -> BaseSampler:
+        return NSGAIISampler(population_size=self._population, seed=seed)
+
+    def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:
+        return score, float(self.problem.cost_of(architecture).measured_against()[self._cost])
+
+
+def _distribution(choice: Choice) -> BaseDistribution:
+    return IntDistribution(0, len(choice.values) - 1) if choice.ordered else CategoricalDistribution(choice.values)
+
+
+def _assignment(space: SearchSpace, parameters: Mapping[str, Value]) -> dict[str, Value]:
+    return {c.name: c.values[int(parameters[c.name])] if c.ordered else parameters[c.name] for c in space.choices}
+
+
+def _parameters(space: SearchSpace, assignment: Assignment) -> dict[str, Value]:
+    return {c.name: c.values.index(assignment[c.name]) if c.ordered else assignment[c.name] for c in space.choices}

@@ -1,0 +1,114 @@
+"""Stand-alone networks on disk, evaluation in the split's order, and the truncated control."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from methods import load_network
+from methods.backbone import Backbone, BackboneConfig
+from methods.baselines.truncated import TruncatedOptions, cut_teacher, deepest_that_fits, train_truncated, truncated_architectures
+from methods.costs import costs
+from methods.dynabert.space import full_spec
+from methods.errors import UserError
+from methods.evaluation import evaluate, weights_digest
+from methods.network import Network, save_network
+from methods.recipe import Context
+from methods.tasks.batches import joint
+from methods.tasks.head import Head
+from methods.tasks.task import Task
+from tests.conformance.cases import TINY, Case, randomise
+
+TWO = Head("classification", 2)
+
+
+def network(seed: int = 0, backbone: BackboneConfig = TINY) -> Network:
+    made = Network(full_spec(backbone, TWO)).eval()
+    randomise(made, seed)
+    return made
+
+
+def test_a_saved_network_is_bit_equal_in_another_process(tmp_path: Path) -> None:
+    saved, x = network(), Case("", "dynabert").batch()
+    save_network(saved, tmp_path, note="kept")
+    assert json.loads((tmp_path / "config.json").read_text())["note"] == "kept"
+    torch.save(x, tmp_path / "batch.pt")
+    code = (
+        "import sys, torch, methods\n"
+        "network = methods.load_network(sys.argv[1])\n"
+        "batch = torch.load(sys.argv[1] + '/batch.pt', weights_only=True)\n"
+        "torch.save(network(**batch).logits.detach(), sys.argv[1] + '/logits.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
+    with torch.no_grad():
+        assert torch.equal(torch.load(tmp_path / "logits.pt", weights_only=True), saved(**x).logits)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no exported network there"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "config.json").write_text('{"format": 99}'), "format 99"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "is damaged"),
+    ],
+)
+def test_what_can_not_be_loaded_is_named(tmp_path: Path, damage: object, message: str) -> None:
+    save_network(network(), tmp_path)
+    damage(tmp_path)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        load_network(tmp_path)
+
+
+def test_evaluation_is_in_the_splits_order(tiny_backbone: Backbone, tiny_task: Task) -> None:
+    model = network(1, tiny_backbone.config)
+    split, collate = tiny_task.split("validation"), joint(tiny_backbone.tokenizer, 32)
+    found = evaluate(lambda b: model(b["input_ids"], b["attention_mask"], b["token_type_ids"]), collate, split, tiny_task.spec, batch_size=5)
+    with torch.no_grad():
+        for i in (0, 17, 47):
+            alone = model(**tiny_backbone.tokenizer(split.text[i], return_tensors="pt")).logits[0]
+            np.testing.assert_allclose(found.logits[i], alone.numpy(), rtol=1e-4, atol=1e-5)
+    assert found.metrics["accuracy"] == np.mean(found.logits.argmax(1) == split.labels)
+    assert (found.ids == split.ids).all()
+
+
+def test_the_weights_digest_sees_every_change() -> None:
+    first, second = network(1), network(1)
+    assert weights_digest(first) == weights_digest(second)
+    with torch.no_grad():
+        second.head.classifier.bias[0] += 1e-6
+    assert weights_digest(first) != weights_digest(second)
+
+
+def test_truncated_networks_are_the_teachers_layers(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    teacher = network(2, tiny_backbone.config)
+    whole, half = truncated_architectures(tiny_backbone.config)
+    x = {name: tensor % tiny_backbone.config.vocabulary for name, tensor in Case("", "dynabert").batch().items()}
+    x["token_type_ids"] %= 2
+    with torch.no_grad():
+        assert torch.equal(cut_teacher(teacher, whole, tiny_backbone.config, TWO)(**x).logits, teacher(**x).logits)
+    cut = cut_teacher(teacher, half, tiny_backbone.config, TWO)
+    limit = costs(cut.spec).flops
+    assert deepest_that_fits(tiny_backbone.config, TWO, lambda c: c.flops <= limit) == half
+    assert deepest_that_fits(tiny_backbone.config, TWO, lambda c: c.flops < limit) is None
+    context = Context(tmp_path, tiny_backbone, tiny_task.restricted("train", "search"), 0, teacher, max_length=32)
+    options = TruncatedOptions(epochs=4, learning_rate=3e-3, batch_size=16)
+    trained = train_truncated(context, half, options)
+    split, collate = tiny_task.split("train"), joint(tiny_backbone.tokenizer, 32)
+
+    def distance(student: Network) -> float:
+        answers = [
+            evaluate(lambda b, m=m: m(b["input_ids"], b["attention_mask"], b["token_type_ids"]), collate, split, tiny_task.spec).logits
+            for m in (student, teacher)
+        ]
+        return float(np.square(answers[0] - answers[1]).mean())
+
+    assert distance(trained) < 0.5 * distance(cut)
+    assert weights_digest(train_truncated(replace(context, teacher=teacher), half, options)) == weights_digest(trained)

@@ -1,0 +1,211 @@
+"""The loop, its checkpoints and its stages: what is stopped goes on bit-equal, what is damaged is named, nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods.backbone import Backbone
+from methods.dynabert.options import DynaBertOptions
+from methods.dynabert.recipe import DynaBertRecipe
+from methods.dynabert.space import full_spec
+from methods.errors import UserError
+from methods.evaluation import evaluate, weights_digest
+from methods.network import Network, task_loss
+from methods.recipe import Context, StageRecord
+from methods.tasks.batches import joint
+from methods.tasks.task import ClosedSplit, Task
+from methods.training.initialisation import initialise, load_backbone
+from methods.training.loop import Loop, rate
+from methods.training.options import Schedule
+from methods.training.teacher import TeacherOptions, fine_tune_teacher
+
+FAST = Schedule(epochs=2, batch_size=16, learning_rate=3e-3)
+
+
+class Stopped(Exception):
+    pass
+
+
+def make_loop(backbone: Backbone, task: Task, folder: Path, stop_at: int | None = None, **changes: Any) -> Loop:
+    torch.manual_seed(0)
+    network = Network(full_spec(backbone.config, task.head))
+    initialise(network)
+    load_backbone(network, backbone.weights())
+    collate = joint(backbone.tokenizer, 32)
+    done = [0]
+
+    def step(batch: dict[str, Tensor], backward: Any) -> dict[str, float]:
+        if done[0] == stop_at:
+            raise Stopped
+        done[0] += 1
+        loss = task_loss(task.head, network(batch["input_ids"], batch["attention_mask"])["logits"], batch["labels"])
+        backward(loss)
+        return {"loss": float(loss.detach())}
+
+    context = context_of(backbone, task, folder)
+    settings: dict[str, Any] = {"schedule": FAST, "fingerprint": {"stage": "x"}, "checkpoint_seconds": 0.0, **changes}
+    encoded = collate.encode(task.split("train"))
+    return Loop("x", network, step, encoded, collate, folder=folder / "x", seed=1, hardware=context.hardware, flops=lambda b, n: b * n, **settings)
+
+
+def context_of(backbone: Backbone, task: Task, folder: Path, **more: Any) -> Context:
+    return Context(folder, backbone, task.restricted("train", "search"), seed=0, max_length=32, **more)
+
+
+def state(model: nn.Module) -> str:
+    return weights_digest(model)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 7, 11])
+def test_a_stopped_stage_goes_on_bit_equal(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path, stop_at: int) -> None:
+    whole = make_loop(tiny_backbone, tiny_task, tmp_path / "whole")
+    figures = whole.run()
+    assert figures["steps"] == 12 and figures["examples"] == 192
+    with pytest.raises(Stopped):
+        make_loop(tiny_backbone, tiny_task, tmp_path / "parts", stop_at=stop_at).run()
+    torch.manual_seed(99)
+    resumed = make_loop(tiny_backbone, tiny_task, tmp_path / "parts")
+    again = resumed.run()
+    assert state(resumed.model) == state(whole.model)
+    assert (again["steps"], again["examples"], again["flops"]) == (figures["steps"], figures["examples"], figures["flops"])
+
+
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    whole = make_loop(tiny_backbone, tiny_task, tmp_path / "whole")
+    whole.run()
+    with pytest.raises(Stopped):
+        make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=6).run()
+    newest = tmp_path / "x" / json.loads((tmp_path / "x" / "checkpoint.json").read_text())["file"]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = make_loop(tiny_backbone, tiny_task, tmp_path)
+    resumed.run()
+    assert state(resumed.model) == state(whole.model)
+
+
+def test_damaged_checkpoints_are_named(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=6).run()
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / "x" / name).write_bytes(b"nothing")
+    with pytest.raises(UserError, match="damaged"):
+        make_loop(tiny_backbone, tiny_task, tmp_path).run()
+    assert (tmp_path / "x" / "a.pt").read_bytes() == b"nothing", "nothing is overwritten"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=3).run()
+    with pytest.raises(UserError, match="other settings"):
+        make_loop(tiny_backbone, tiny_task, tmp_path, fingerprint={"stage": "y"}).run()
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    loop = make_loop(tiny_backbone, tiny_task, tmp_path)
+    loop.step = lambda batch, backward: {"loss": float("nan")}
+    with pytest.raises(UserError, match="not finite at step 0.*learning_rate"):
+        loop.run()
+
+
+def test_select_every_keeps_the_best_state(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    seen: list[str] = []
+    loop = make_loop(tiny_backbone, tiny_task, tmp_path, schedule=FAST.model_copy(update={"select_every": 4}))
+
+    def score() -> float:
+        seen.append(state(loop.model))
+        return [0.1, 0.9, 0.5][len(seen) - 1]
+
+    loop.score = score
+    loop.run()
+    assert state(loop.model) == seen[1] and len(set(seen)) == 3
+
+
+def test_schedule() -> None:
+    assert Schedule(epochs=3, batch_size=32).steps(100) == 12
+    assert Schedule(epochs=3, batch_size=32, accumulation=2).steps(100) == 6
+    assert [rate(s, 10, 0.0) for s in (0, 5, 9)] == [1.0, 0.5, 0.1]
+    rates = [rate(s, 100, 0.1) for s in range(100)]
+    assert max(rates) == rates[10] == 1.0 and rates[0] < rates[5] < 1.0
+
+
+def test_accumulation_averages_over_the_group(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    """Three groups of two batches of eight: as many steps, each with the mean gradient of its sixteen rows."""
+    schedule = Schedule(epochs=1, batch_size=8, accumulation=2, learning_rate=1e-3)
+    loop = make_loop(tiny_backbone, tiny_task, tmp_path, schedule=schedule)
+    assert loop.run()["steps"] == 6
+    groups = list(make_loop(tiny_backbone, tiny_task, tmp_path / "other", schedule=schedule)._batches(0, 6))
+    assert sorted(row for group in groups for rows in group for row in rows) == list(range(96))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_backbone: Backbone, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, DynaBertRecipe, list[StageRecord]]:
+    folder, records = tmp_path_factory.mktemp("dynabert"), []
+    teacher_options = TeacherOptions(schedule=Schedule(epochs=20, batch_size=16, learning_rate=3e-3))
+    context = context_of(tiny_backbone, tiny_task, folder / "teacher", record=records.append)
+    context = replace(context, teacher=fine_tune_teacher(context, teacher_options), folder=folder / "dynabert")
+    stage = {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3}
+    options = DynaBertOptions.model_validate({"widths": [0.5, 1], "depths": [0.5, 1], "width": stage, "depth": stage, "final": stage})
+    recipe = DynaBertRecipe(options)
+    recipe.train(context)
+    return context, recipe, list(records)
+
+
+def test_dynabert_learns_on_train_alone(trained: tuple[Context, DynaBertRecipe, list[StageRecord]], tiny_task: Task) -> None:
+    context, recipe, records = trained
+    assert [r.stage for r in records] == ["fine-tune", "rewire", "width", "width-and-depth", "final"]
+    with pytest.raises(ClosedSplit):
+        context.task.split("validation")
+    supernet, initial = recipe.train(context), recipe.initial(context)
+    collate, validation = joint(context.backbone.tokenizer, 32), tiny_task.split("validation")
+    small = supernet.space.smallest()
+
+    def accuracy(model: Any) -> float:
+        return evaluate(lambda b: model(b, small), collate, validation, tiny_task.spec).metrics["accuracy"]
+
+    assert accuracy(supernet) >= 0.85
+    assert accuracy(supernet) >= accuracy(initial)
+
+
+def test_a_finished_recipe_is_read_not_repeated(trained: tuple[Context, DynaBertRecipe, list[StageRecord]]) -> None:
+    context, recipe, records = trained
+    files = {path: path.stat().st_mtime_ns for path in context.folder.rglob("*.safetensors")}
+    assert len(files) == 4
+    fresh: list[StageRecord] = []
+    again = recipe.train(replace(context, record=fresh.append))
+    assert fresh == records[1:]
+    assert {path: path.stat().st_mtime_ns for path in context.folder.rglob("*.safetensors")} == files
+    assert state(again) == state(recipe.train(context))
+
+
+def test_a_damaged_stage_is_named(trained: tuple[Context, DynaBertRecipe, list[StageRecord]]) -> None:
+    context, recipe, _ = trained
+    path = context.folder / "width" / "weights.safetensors"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"weights\.safetensors: damaged"):
+        recipe.train(context)
+    path.write_bytes(good)
+
+
+def test_other_options_need_another_folder(trained: tuple[Context, DynaBertRecipe, list[StageRecord]]) -> None:
+    context, recipe, _ = trained
+    other = DynaBertRecipe(recipe.options.model_copy(update={"teacher_width": "matched"}))
+    with pytest.raises(UserError, match="trained with other settings"):
+        other.train(context)
+
+
+def test_stage_flops_are_those_of_the_sub_networks(trained: tuple[Context, DynaBertRecipe, list[StageRecord]], tiny_task: Task) -> None:
+    """The record's FLOPs lie between those of all rows at the shortest and at the longest padded length."""
+    context, recipe, records = trained
+    by_name = {r.stage: r for r in records}
+    plans = {p.name: p for p in recipe.plan(recipe.space(context.backbone.config), context.backbone.config, tiny_task.head, 96, 10)}
+    assert plans["width-and-depth"].steps == by_name["width-and-depth"].steps == 18
+    assert plans["width-and-depth"].examples == by_name["width-and-depth"].examples == 288
+    assert 0.4 < by_name["width-and-depth"].flops / plans["width-and-depth"].flops < 1.2
+    assert plans["width-and-depth"].subnetworks == 4

@@ -1,0 +1,166 @@
+"""What every strategy must do. A new strategy joins by one line in `NAMES`."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from methods.budget import Budget
+from methods.errors import UserError
+from methods.space import Architecture, SearchSpace
+from search.strategies import exhaustive
+from search.strategies.registry import Entry, entry, make, names, register
+from search.strategies.strategy import Strategy
+from tests.search.toy import LayerSpace, costs_of, quality, share
+
+NAMES = [
+    "exhaustive",
+    "random",
+    "tpe",
+    "nsga2",
+]
+SMALL, LARGE = LayerSpace(1), LayerSpace(6)
+everyone = pytest.mark.parametrize("name", NAMES)
+no_enumeration = pytest.mark.parametrize("name", NAMES[1:])
+
+
+def start(name: str, space: SearchSpace, budget: Budget | None = None, seed: int = 0) -> Strategy:
+    return make(name, space, seed, budget or Budget(), costs_of(space), 40)
+
+
+def advance(strategy: Strategy, space: SearchSpace, budget: Budget, proposals: int, generation: int = 4) -> list[Architecture]:
+    """Asks and tells until so many were proposed or nothing is left."""
+    cost_of, told = costs_of(space), []
+    while len(told) < proposals and (asked := strategy.ask(min(generation, proposals - len(told)))):
+        assert len(asked) <= generation
+        for architecture in asked:
+            violations = budget.violations(cost_of(architecture))
+            fits = all(v <= 0 for v in violations.values())
+            strategy.tell(architecture, quality(architecture) if fits else None, violations)
+        told += asked
+    return told
+
+
+def test_every_strategy_takes_part() -> None:
+    assert sorted(NAMES) == sorted(names())
+
+
+@everyone
+def test_proposals_are_distinct_members_in_canonical_form(name: str) -> None:
+    space = LayerSpace(2) if name == "exhaustive" else LARGE
+    told = advance(start(name, space), space, Budget(), 60)
+    assert len(told) == 60 == len(set(told))
+    assert all(space.contains(architecture) for architecture in told)
+
+
+@everyone
+@pytest.mark.parametrize("budget", [Budget(), share(SMALL, 0.3)])
+def test_a_small_space_is_proposed_whole_and_then_nothing(name: str, budget: Budget) -> None:
+    strategy = start(name, SMALL, budget)
+    told = advance(strategy, SMALL, budget, 1000)
+    assert set(told) == set(SMALL.enumerate())
+    assert len(told) == SMALL.size()
+    assert strategy.ask(3) == []
+
+
+@everyone
+def test_the_same_seed_and_answers_give_the_same_proposals(name: str) -> None:
+    space = LayerSpace(2) if name == "exhaustive" else LARGE
+    budget = share(space, 0.5)
+    first, second = (advance(start(name, space, budget, seed=3), space, budget, 50) for _ in range(2))
+    assert first == second
+
+
+@no_enumeration
+def test_another_seed_gives_other_proposals(name: str) -> None:
+    first, second = (advance(start(name, LARGE, seed=seed), LARGE, Budget(), 40) for seed in (0, 1))
+    assert first != second
+
+
+@everyone
+def test_proposals_do_not_depend_on_the_state_of_global_generators(name: str) -> None:
+    told = []
+    for seed in (0, 1):
+        np.random.seed(seed)  # noqa: NPY002
+        told.append(advance(start(name, SMALL), SMALL, Budget(), 12))
+    assert told[0] == told[1]
+
+
+@everyone
+def test_a_score_that_is_no_number_is_survived(name: str) -> None:
+    strategy = start(name, SMALL)
+    for place in range(6):
+        for architecture in strategy.ask(4):
+            strategy.tell(architecture, float("nan") if place % 2 else 0.5, {})
+    assert strategy.ask(1) == []
+
+
+@everyone
+def test_nothing_is_said_or_warned(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    budget = share(SMALL, 0.3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        advance(start(name, SMALL, budget), SMALL, budget, 24)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_samplers_start_from_the_anchors(name: str) -> None:
+    anchors = LARGE.anchors()
+    assert start(name, LARGE).ask(len(anchors)) == anchors
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_samplers_learn_the_limit_from_what_exceeds_it(name: str) -> None:
+    budget, cost_of = share(LARGE, 0.25), costs_of(LARGE)
+    told = advance(start(name, LARGE, budget), LARGE, budget, 120)
+    fits = [budget.met_by(cost_of(architecture)) for architecture in told]
+    uninformed = advance(start("random", LARGE), LARGE, Budget(), 500)
+    by_chance = np.mean([budget.met_by(cost_of(architecture)) for architecture in uninformed])
+    assert np.mean(fits[60:]) > by_chance + 0.2
+
+
+def best_of(name: str, seed: int, evaluations: int = 60) -> float:
+    """The best quality under a limit after so many proposals that met it."""
+    space, budget = LARGE, share(LARGE, 0.4)
+    cost_of, strategy, found = costs_of(space), start(name, space, budget, seed), []
+    while len(found) < evaluations:
+        for architecture in strategy.ask(4):
+            violations = budget.violations(cost_of(architecture))
+            score = quality(architecture) if budget.met_by(cost_of(architecture)) else None
+            strategy.tell(architecture, score, violations)
+            found += [] if score is None else [score]
+    return max(found[:evaluations])
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_samplers_beat_random_search(name: str) -> None:
+    seeds = range(3)
+    assert np.mean([best_of(name, s) for s in seeds]) > np.mean([best_of("random", s) for s in seeds]) + 0.01
+
+
+def test_repeats_are_counted_and_answered_inside() -> None:
+    strategy = start("tpe", SMALL)
+    advance(strategy, SMALL, Budget(), 24)
+    assert strategy.duplicates > 0
+
+
+def test_an_exhaustive_search_of_a_large_space_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"exhaustive takes spaces of at most 100,000 .*layers has 199,411,800"):
+        start("exhaustive", LARGE)
+    monkeypatch.setattr(exhaustive, "LARGEST", 23)
+    with pytest.raises(UserError, match="24"):
+        start("exhaustive", SMALL)
+
+
+def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(UserError, match=r"'bohb' is unknown; there are exhaustive, random, tpe, nsga2"):
+        start("bohb", SMALL)
+
+
+def test_a_name_is_taken_once() -> None:
+    register("random", entry("random"))
+    with pytest.raises(ValueError, match="registered"):
+        register("random", Entry(lambda _: start("tpe", SMALL), 3))

@@ -1,0 +1,32 @@
+"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `export`.
+
+Importing this package imports neither torch nor transformers; a verb is loaded when it is called for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.experiment import Experiment
+    from workbench.loading import load_experiment
+    from workbench.verbs.compare import compare
+    from workbench.verbs.export import export
+    from workbench.verbs.plan import plan
+    from workbench.verbs.query import query
+    from workbench.verbs.run import run
+
+__all__ = ["Experiment", "compare", "export", "load_experiment", "plan", "query", "run"]
+
+_HOMES = {
+    "Experiment": "workbench.experiment",
+    "load_experiment": "workbench.loading",
+    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "export")},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}")

@@ -1,0 +1,175 @@
+"""The experiment: backbone x tasks x methods x seeds x budgets. One YAML file holds it; what is written into the run folder is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from methods.baselines.truncated import TruncatedOptions
+from methods.budget import Budget, parse_quantity
+from methods.errors import UserError
+from methods.registry import get
+from methods.training.options import Options
+from methods.training.teacher import TeacherOptions
+
+Count = Annotated[int, Field(ge=1)]
+STRATEGIES = ("exhaustive", "random", "tpe", "nsga2")
+
+
+def _quantity(value: Any) -> Any:
+    try:
+        return None if value is None else parse_quantity(value, "")
+    except UserError as error:
+        raise ValueError(str(error).removeprefix(": ")) from error
+
+
+def _whole(value: float | None) -> float | int | None:
+    return int(value) if value is not None and value == int(value) else value
+
+
+Quantity = Annotated[float | None, BeforeValidator(_quantity), PlainSerializer(_whole)]
+
+
+class TaskOptions(Options):
+    """`data`: `hub`, or a directory with train.tsv and validation.tsv. `text`, `label`, `labels`, `metric` describe a task that is not known.
+
+    `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    data: str = "hub"
+    text: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] | None = None
+    label: str | None = None
+    labels: tuple[str, ...] | None = None
+    metric: str | None = None
+    rows: Count | None = None
+    max_length: Annotated[int, Field(ge=4)] = 128
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_text(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("text"), str):
+            return {**data, "text": (data["text"],)}
+        return data
+
+
+class MethodEntry(BaseModel):
+    """A method's name with its options, as the method's own model."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> BaseModel:
+        """The options, checked. Raises pydantic's ValidationError."""
+        return get(self.name).options.model_validate(self.model_extra or {})
+
+    def resolved(self) -> dict[str, Any]:
+        """Name and every option."""
+        return {"name": self.name, **self.options.model_dump(mode="json")}
+
+
+class BudgetEntry(Options):
+    """Upper limits, with K, M, G or T behind the number; at least one."""
+
+    name: str = ""
+    max_params: Quantity = None
+    max_params_non_embedding: Quantity = None
+    max_flops: Quantity = None
+
+    @model_validator(mode="after")
+    def _limited(self) -> BudgetEntry:
+        if not self.budget().limits():
+            raise ValueError("no limit; set max_params, max_params_non_embedding or max_flops")
+        return self
+
+    def budget(self) -> Budget:
+        return Budget(self.max_params, self.max_params_non_embedding, self.max_flops, name=self.name)
+
+
+def _truncated(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
+class Controls(Options):
+    """Rows that show what a method is worth; the teacher is always there.
+
+    `random`: so many random architectures in 90-100 % of each budget, finished as the winner is. `untrained`: the winner's shape
+    cut from untrained weights. `truncated_kd`: the teacher's lower layers, distilled; `true` or its options.
+    """
+
+    random: Annotated[int, Field(ge=0)] = 5
+    untrained: bool = True
+    truncated_kd: Annotated[TruncatedOptions | None, BeforeValidator(_truncated)] = Field(default_factory=TruncatedOptions)
+
+
+class SearchOptions(Options):
+    """`evaluations`: how many architectures each search may measure (None: the strategy's own number; exhaustive: all).
+
+    `report_all`: what was searched exhaustively is also measured on `validation`; printed, never ranked by.
+    """
+
+    strategy: Literal["exhaustive", "random", "tpe", "nsga2"] = "exhaustive"
+    evaluations: Count | None = None
+    report_all: bool = False
+
+
+class CostOptions(Options):
+    """FLOPs are those of `batch` texts of `length` tokens."""
+
+    length: Count = 128
+    batch: Count = 1
+
+
+class HardwareOptions(Options):
+    """`auto` and None are settled when a run starts and stand in its folder from then on."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: Count | None = None
+
+
+class Experiment(Options):
+    """Everything that a run depends on. `backbone`: a hub id, a directory, or `demo`. `task` or `tasks`, one of the two."""
+
+    backbone: Annotated[str, Field(min_length=1)]
+    task: TaskOptions | None = None
+    tasks: tuple[TaskOptions, ...] = ()
+    methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
+    budgets: Annotated[tuple[BudgetEntry, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    teacher: TeacherOptions = Field(default_factory=TeacherOptions)
+    search: SearchOptions = Field(default_factory=SearchOptions)
+    controls: Controls = Field(default_factory=Controls)
+    cost: CostOptions = Field(default_factory=CostOptions)
+    hardware: HardwareOptions = Field(default_factory=HardwareOptions)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if (self.task is None) == (not self.tasks):
+            raise ValueError("name either one task under `task` or several under `tasks`")
+        for place, names in (
+            ("tasks", [task.name for task in self.all_tasks]),
+            ("methods", [entry.name for entry in self.methods]),
+            ("seeds", list(self.seeds)),
+            ("budgets", [budget.budget().label() for budget in self.budgets]),
+        ):
+            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{place} must be distinct; {', '.join(twice)} is there twice")
+        return self
+
+    @property
+    def all_tasks(self) -> tuple[TaskOptions, ...]:
+        """The tasks, however many there are."""
+        return (self.task,) if self.task else self.tasks
+
+    def all_budgets(self) -> list[Budget]:
+        return [entry.budget() for entry in self.budgets]
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole experiment as plain data, every default written out."""
+        data = self.model_dump(mode="json", exclude={"methods", "task" if self.task is None else "tasks"})
+        return {"methods": [entry.resolved() for entry in self.methods], **data}

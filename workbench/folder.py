@@ -1,0 +1,142 @@
+"""The run folder: where everything of a run lies, and whose it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from methods.errors import UserError
+from methods.recipe import Hardware
+from methods.training.checkpoint import write_atomically
+from workbench.experiment import Experiment, HardwareOptions, TaskOptions
+from workbench.loading import check, read_yaml
+from workbench.places import notation
+
+_GROWING = {"tasks": "name", "methods": "name", "seeds": "", "budgets": ""}
+_FREE = ("controls", "search.report_all")
+
+
+class RunFolder:
+    """`experiment.yaml`, `environment.json`, `teacher/<task>/`, `<task>/<method>/seed-<n>/`, `archive.db`, `predictions/`, `report/`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.experiment_file = self.path / "experiment.yaml"
+        self.archive = self.path / "archive.db"
+        self.report = self.path / "report"
+        self.backbone = self.path / "backbone"
+        self.environment = self.path / "environment.json"
+
+    def teacher(self, task: str) -> Path:
+        return self.path / "teacher" / task
+
+    def method(self, task: str, method: str, seed: int) -> Path:
+        return self.path / task / method / f"seed-{seed}"
+
+    def baseline(self, task: str, name: str, seed: int) -> Path:
+        return self.path / task / name / f"seed-{seed}"
+
+    def experiment(self) -> Experiment:
+        """The experiment of an existing run. Raises UserError where this is no run folder."""
+        if not self.experiment_file.is_file():
+            raise UserError(f"{self.path}: no run folder (it has no experiment.yaml); make one with: elastibench run EXPERIMENT.yaml")
+        return check(read_yaml(self.experiment_file), str(self.experiment_file), self.path)
+
+    def claim(self, experiment: Experiment) -> Experiment:
+        """Makes the folder this experiment's, or goes on in it; returns the experiment with device and threads settled.
+
+        A run may go on with more tasks, methods, seeds, budgets or controls. Raises UserError, with nothing changed, where anything
+        else differs that changes numbers, where the folder holds something else, or where it can't be written to.
+        """
+        previous = self.experiment() if self.experiment_file.exists() else None
+        settled = experiment.model_copy(update={"hardware": settle(experiment.hardware, previous.hardware if previous else None)})
+        if previous is not None:
+            different = differences(previous.resolved(), settled.resolved())
+            if different:
+                raise UserError(
+                    f"{self.path}: the run folder of another experiment; different: {', '.join(different)}. "
+                    "Choose another folder with --output, or remove this one"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path}: is not empty and no run folder (it has no experiment.yaml); choose another with --output")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "no permission to write")
+            text = yaml.safe_dump(settled.resolved(), sort_keys=False, allow_unicode=True)
+            if not self.experiment_file.exists() or self.experiment_file.read_text() != text:
+                write_atomically(self.experiment_file, text)
+        except OSError as error:
+            raise UserError(f"{self.path}: can't be written to ({error.strerror or error}); choose another folder with --output") from error
+        return settled
+
+
+def settle(options: HardwareOptions, previous: HardwareOptions | None) -> HardwareOptions:
+    """`auto` and None become what the run has had so far, else what this machine offers. Raises UserError for a missing GPU."""
+    import torch
+
+    device, threads = options.device, options.threads
+    if device == "auto":
+        device = previous.device if previous else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("hardware.device: cuda, but torch sees no GPU here; write cpu or auto")
+    if threads is None:
+        threads = previous.threads if previous and previous.threads else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return HardwareOptions(device=device, precision=options.precision, threads=threads)
+
+
+def hardware(options: HardwareOptions) -> Hardware:
+    """Settled options as the recipes take them."""
+    return Hardware("cuda" if options.device == "cuda" else "cpu", options.precision, options.threads or 1)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The keys in which two resolved experiments differ so that numbers change; what was added to a growing list does not count."""
+    found: list[str] = []
+    before, after = _tasks_as_list(before), _tasks_as_list(after)
+    for key in dict.fromkeys([*before, *after]):
+        if key in _GROWING:
+            found += _lost(key, before.get(key, []), after.get(key, []))
+        else:
+            found += _different((key,), before.get(key), after.get(key))
+    return [key for key in found if not any(key == free or key.startswith(free + ".") for free in _FREE)]
+
+
+def _tasks_as_list(data: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in data.items() if key != "task"}
+    return {**rest, "tasks": [data["task"]]} if "task" in data else rest
+
+
+def _lost(key: str, before: list[Any], after: list[Any]) -> list[str]:
+    name = _GROWING[key]
+    if not name:
+        return [] if all(entry in after for entry in before) else [key]
+    there = {entry[name]: entry for entry in after}
+    found = []
+    for index, entry in enumerate(before):
+        if entry[name] not in there:
+            found.append(f"{key}[{index}] ({entry[name]} is missing)")
+        else:
+            found += _different((key, index), entry, there[entry[name]])
+    return found
+
+
+def _different(place: tuple[str | int, ...], before: Any, after: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        keys = dict.fromkeys([*before, *after])
+        return [line for key in keys for line in _different((*place, key), before.get(key), after.get(key))]
+    return [] if before == after else [notation(place)]
+
+
+def task_named(experiment: Experiment, name: str | None) -> TaskOptions:
+    """The task of that name, or the only one. Raises UserError where there is none, or several and no name."""
+    tasks = {task.name: task for task in experiment.all_tasks}
+    if name is None and len(tasks) == 1:
+        return next(iter(tasks.values()))
+    if name not in tasks:
+        raise UserError(f"--task {name or '(missing)'}: the run has {', '.join(tasks)}")
+    return tasks[name]

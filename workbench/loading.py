@@ -1,0 +1,156 @@
+"""An experiment file, with `--set key=value` laid over it, as a checked `Experiment`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from methods.errors import UserError
+from methods.registry import get, names
+from workbench.experiment import Experiment, MethodEntry
+from workbench.places import mistakes, suggestion
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader; a key that is written twice is an error, not the last one."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: set[Hashable] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if isinstance(key, Hashable) and key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment of a YAML file. Raises one UserError that names every mistake by its place."""
+    path = Path(path)
+    data = read_yaml(path)
+    for override in overrides:
+        apply_override(data, override)
+    return check(data, str(path), path.parent)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises UserError with the line of a syntax error."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: no valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: no valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: an experiment is a mapping (backbone: ..., task: ..., methods: ..., budgets: ...)")
+    return data
+
+
+def check(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Experiment:
+    """Plain data as an Experiment; `name` is how messages call it, `folder` where relative paths may start as well."""
+    try:
+        experiment = Experiment.model_validate(data)
+    except ValidationError as error:
+        raise _refusal(name, mistakes(error, Experiment)) from error
+    lines: list[str] = []
+    for index, entry in enumerate(experiment.methods):
+        lines += _method_mistakes(entry, index)
+    if lines:
+        raise _refusal(name, lines)
+    return _with_paths(experiment, name, folder)
+
+
+def _method_mistakes(entry: MethodEntry, index: int) -> list[str]:
+    if entry.name not in names():
+        return [f"methods[{index}].name: there is no method {entry.name!r}{suggestion(entry.name, names())}"]
+    try:
+        entry.options  # noqa: B018
+    except ValidationError as error:
+        return mistakes(error, get(entry.name).options, ("methods", index))
+    return []
+
+
+def _refusal(name: str, lines: list[str]) -> UserError:
+    if len(lines) == 1:
+        return UserError(f"{name}: {lines[0]}")
+    return UserError(f"{name}: {len(lines)} mistakes\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _with_paths(experiment: Experiment, name: str, folder: Path | None) -> Experiment:
+    """Directories as absolute paths; what is no directory stays a name."""
+    changes: dict[str, Any] = {"backbone": _directory(experiment.backbone, folder, experiment.backbone == "demo")}
+    if _looks_like_path(changes["backbone"]) and not Path(changes["backbone"]).is_dir():
+        raise UserError(f"{name}: backbone: there is no directory {experiment.backbone}")
+    tasks = tuple(
+        task.model_copy(update={"data": _directory(task.data, folder, task.data == "hub")}) for task in experiment.all_tasks
+    )
+    changes |= {"task": tasks[0]} if experiment.task else {"tasks": tasks}
+    return experiment.model_copy(update=changes)
+
+
+def _directory(text: str, folder: Path | None, is_name: bool) -> str:
+    if is_name:
+        return text
+    for start in (Path(), folder or Path()):
+        if (start / text).is_dir():
+            return str((start / text).resolve())
+    return text
+
+
+def _looks_like_path(text: str) -> bool:
+    """A hub id is `name` or `owner/name`; anything else can only be a directory."""
+    return not re.fullmatch(r"[\w][\w.-]*(/[\w.-]+)?", text)
+
+
+_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]|\.(\d+)(?=\.|\[|$)")
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Lays `methods[0].epochs=1` over the data; the value is read as YAML. Raises UserError where the path leads nowhere."""
+    key, equals, text = override.partition("=")
+    steps = _steps(key.strip())
+    if not equals or not steps:
+        raise UserError(f"--set {override}: write KEY=VALUE, such as seeds=[0,1] or methods[0].widths=[0.5,1.0]")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: {text!r} is no YAML value") from error
+    place: Any = data
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        if isinstance(step, int) and (not isinstance(place, list) or step >= len(place)):
+            length = len(place) if isinstance(place, list) else 0
+            raise UserError(f"--set {override}: there is no entry [{step}]; there are {length} at that place")
+        if isinstance(step, str) and not isinstance(place, dict):
+            raise UserError(f"--set {override}: {step!r} is no key there; the place holds {place!r}")
+        if following is None:
+            place[step] = value
+        else:
+            if isinstance(step, str) and place.get(step) is None:
+                place[step] = {} if isinstance(following, str) else []
+            place = place[step]
+
+
+def _steps(key: str) -> list[str | int]:
+    steps: list[str | int] = []
+    place = 0
+    while place < len(key):
+        match = _STEP.match(key, place)
+        if not match or (place == 0 and not match[1]):
+            return []
+        steps.append(match[1] if match[1] else int(match[2] or match[3]))
+        place = match.end()
+    return steps
