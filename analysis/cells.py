@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from analysis.rows import Block, Row
+from analysis.description import SHORT_ID
+from analysis.rows import WINDOW, Block, Row
 from methods.budget import format_quantity
 from methods.costs import CONVENTION
 
@@ -36,7 +37,7 @@ class Footnotes:
         return f"[{self.reasons.index(reason) + 1}]"
 
     def lines(self) -> list[str]:
-        return [f"{EMPTY}[{i}] empty: {reason}" for i, reason in enumerate(self.reasons, 1)]
+        return [f"{EMPTY}[{i}] {reason}" for i, reason in enumerate(self.reasons, 1)]
 
 
 def cell(column: Column, row: Row, notes: Footnotes) -> str:
@@ -50,13 +51,13 @@ def cell(column: Column, row: Row, notes: Footnotes) -> str:
 def _quality(row: Row) -> str:
     assert row.quality is not None
     spread = f" ± {row.spread:.4f}" if row.spread is not None else ""
-    count = f" n={row.networks}" if row.networks > 1 else ""
+    count = f" ({row.networks})" if row.networks > 1 else ""
     return f"{row.quality:.4f}{spread}{count}"
 
 
 def _architecture(row: Row) -> str:
-    ids = row.architecture_id or ""
-    return f"{row.architecture}" if " " in ids else f"{ids} {row.architecture}"
+    ids = (row.architecture_id or "").split()
+    return f"{ids[0][:SHORT_ID]} {row.architecture}" if len(ids) == 1 else f"{row.architecture}"
 
 
 def _parameters(row: Row) -> str:
@@ -73,12 +74,12 @@ COLUMNS = (
     Column("row", "row", (), lambda row: row.row, left=True),
     Column("architecture", "architecture", ("architecture",), _architecture, left=True),
     Column("quality", "{metric}", ("quality",), _quality),
-    Column("search_quality", "on search", ("search_quality",), lambda row: f"{row.search_quality:.4f}"),
+    Column("search_quality", "search", ("search_quality",), lambda row: f"{row.search_quality:.4f}"),
     Column("gap", "gap", ("gap",), lambda row: f"{row.gap:+.1f}"),
     Column("parameters", "emb.+other", ("embedding_parameters", "other_parameters"), _parameters),
     Column("flops", "FLOPs", ("flops",), _quantity("flops")),
-    Column("search", "searched", ("search_evaluations",), lambda row: f"{row.search_evaluations:.4g}"),
-    Column("training", "training", ("training_flops",), _quantity("training_flops")),
+    Column("search", "tried", ("search_evaluations",), lambda row: f"{row.search_evaluations:.4g}"),
+    Column("training", "train", ("training_flops",), _quantity("training_flops")),
 )
 
 
@@ -87,13 +88,16 @@ def conventions(blocks: Sequence[Block]) -> list[str]:
     sizes = sorted({(block.length, block.batch) for block in blocks})
     measured = " or ".join(f"{batch} text{'' if batch == 1 else 's'} of length {length}" for length, batch in sizes)
     most = max((row.seeds for block in blocks for row in block.rows), default=0)
-    seeds = f"Up to {most} seed{'' if most == 1 else 's'}; n: how many networks a mean is over, ±: their standard deviation."
+    window = f"{100 * WINDOW[0]:.0f}-{100 * WINDOW[1]:.0f} %"
+    seeds = f"Up to {most} seed{'' if most == 1 else 's'}; ±: standard deviation over so many networks, as stand in brackets."
     return [
         f"FLOPs of one forward pass of {measured}: {CONVENTION}.",
         SPLITS,
         seeds,
-        "Gap: to the teacher, in points (hundredths) of the metric. Searched: architectures evaluated per seed.",
-        "Training: FLOPs per seed, 3 x forward of what is trained and 1 x forward of what teaches; fine-tuning the teacher is apart, in its row.",
+        f"Random: random architectures whose binding limit is used to {window}, treated as the winner is.",
+        "Search: the quality there that chose. Gap: to the teacher, in points (hundredths) of the metric. emb.+other: parameters of the "
+        "embedding tables and all others. Tried: architectures evaluated, per seed.",
+        "Train: FLOPs per seed, 3 x forward of what is trained and 1 x forward of what teaches; the teacher has its own row.",
         "p-values are two-sided and not corrected for the number of comparisons.",
     ]
 

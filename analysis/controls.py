@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.rows import Row
+from analysis.rows import WINDOW, Row
 from analysis.spending import SEARCH_COLUMNS, TRAINING_COLUMNS, Cells, empty, training_cost
 from analysis.summary import COST_COLUMNS, QUALITY_COLUMNS, architecture_cells, cost_cells, quality_cells, together
 from methods.budget import Budget, format_quantity
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from search.measurement import Measurement
 
 TEACHER, RANDOM, TRUNCATED = "teacher", "random", "truncated-kd"
-WINDOW = (0.9, 1.0)
-"""Random architectures count where their costliest limit is used up to this share."""
 
 _NO_SEARCH = empty(SEARCH_COLUMNS, "not searched")
 _OF_THE_SUPERNET = "the method's supernet, trained once for all rows"
@@ -44,7 +42,7 @@ def used_share(budget: Budget, measurement: Measurement) -> float:
 def random_in_window(run: Run, task: str, method: str, budget: Budget) -> list[Measurement]:
     """The method's random architectures on `validation` whose binding limit is used to 90-100 %."""
     found = [m for m in measured_controls(run, task, RANDOM) if m.architecture.method == method]
-    return [m for m in found if WINDOW[0] <= used_share(budget, m) <= WINDOW[1]]
+    return [m for m in found if WINDOW[0] - 1e-9 <= used_share(budget, m) <= WINDOW[1]]
 
 
 def teacher_row(run: Run, task: str, budget: Budget, metric: str) -> Row:
@@ -59,7 +57,7 @@ def teacher_row(run: Run, task: str, budget: Budget, metric: str) -> Row:
 def random_row(run: Run, task: str, method: str, budget: Budget, metric: str) -> Row:
     """Mean and range over random architectures of the same size."""
     found = random_in_window(run, task, method, budget)
-    name = f"{RANDOM} 90-100 % ({method})"
+    name = f"{RANDOM} ({method})"
     cost = empty(TRAINING_COLUMNS, _OF_THE_SUPERNET)
     if not found:
         return _row(run, task, budget, name, method, metric, _nothing("none measured in 90-100 % of the limit"), cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.head_to_head import HeadToHead
 
 WIDTH = 120
+LINES = 3
 
 
 def render(table: HeadToHead, format: str) -> str:
@@ -29,35 +31,36 @@ def render(table: HeadToHead, format: str) -> str:
 
 
 def _table(table: HeadToHead) -> str:
-    from tabulate import tabulate
-
     pieces, notes = [], Footnotes()
+    columns = columns_of(len(table.runs) > 1)
     for block in table.blocks:
         headings, body = cells_of(block, notes, len(table.runs) > 1)
-        wide = _fitted(headings, body)
-        alignment = ["left" if c.left else "right" for c in columns_of(len(table.runs) > 1)]
-        text = tabulate(wide, headings, tablefmt="simple", disable_numparse=True, colalign=alignment)
-        pieces += [title(block), text, ""]
+        pieces += [title(block), *_aligned(headings, body, [c.left for c in columns]), ""]
         pieces += [_wrapped(sentence) for sentence in block.sentences] + [""]
     pieces += [_wrapped(line) for line in notes.lines()] + [_wrapped(line) for line in conventions(table.blocks)]
     return "\n".join(pieces)
 
 
-def _fitted(headings: Sequence[str], body: list[list[str]]) -> list[list[str]]:
-    """The architecture column cut so that a line keeps within `WIDTH`."""
-    place = next(i for i, heading in enumerate(headings) if heading == "architecture")
-    widths = [max(len(heading), *(len(line[i]) for line in body)) for i, heading in enumerate(headings)]
-    room = max(WIDTH - 2 * (len(widths) - 1) - sum(widths[:place] + widths[place + 1 :]), len("architecture"))
-    return [[_cut(text, room) if i == place else text for i, text in enumerate(line)] for line in body]
+def _aligned(headings: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
+    """Lines within `WIDTH` characters; the architecture column gives way, in up to `LINES` lines a row."""
+    widths = [max(map(len, column)) for column in zip(headings, *body, strict=True)]
+    place = headings.index("architecture")
+    room = WIDTH - 2 * (len(widths) - 1) - sum(widths) + widths[place]
+    widths[place] = max(min(widths[place], room), len("architecture"))
+    pad = [str.ljust if is_left else str.rjust for is_left in left]
 
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(write(text, width) for write, text, width in zip(pad, cells, widths, strict=True)).rstrip()
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip(" ,;") + "…"
+    lines = [line(headings), "  ".join("-" * width for width in widths)]
+    for cells in body:
+        first, *more = textwrap.wrap(cells[place], widths[place], max_lines=LINES, placeholder="…", subsequent_indent="  ")
+        lines.append(line([*cells[:place], first, *cells[place + 1 :]]))
+        lines += [line([*[""] * place, text, *[""] * (len(cells) - place - 1)]) for text in more]
+    return lines
 
 
 def _wrapped(text: str) -> str:
-    import textwrap
-
     return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from methods.budget import Budget
 
+WINDOW = (0.9, 1.0)
+"""Random architectures count where their costliest limit is used up to this share."""
+
 
 @dataclass(frozen=True)
 class Row:

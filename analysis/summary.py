@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from analysis.description import describe, short_id
+from analysis.description import describe
 from analysis.paired import interval
 from analysis.spending import Cells
 from analysis.statistics import mean_and_spread
@@ -54,7 +54,7 @@ def gap_cells(quality: float, teacher: Measurement | None) -> Cells:
     """Quality less the teacher's in points, and over the teacher's."""
     if teacher is None or not math.isfinite(teacher.quality):
         return Cells({}, dict.fromkeys(GAP_COLUMNS, "the teacher was not measured on validation"))
-    gap = 100 * (quality - teacher.quality)
+    gap = round(100 * (quality - teacher.quality), 9)
     if teacher.quality <= 0:
         return Cells({"gap": gap}, {"retention": "the teacher's quality is not above 0"})
     return Cells({"gap": gap, "retention": quality / teacher.quality}, {})
@@ -66,12 +66,12 @@ def cost_cells(costs: Sequence[Costs]) -> Cells:
 
 
 def architecture_cells(architectures: Sequence[Architecture]) -> Cells:
-    """The architecture in words with its short id; where seeds differ, every one once."""
+    """The architecture in words, and its id; where seeds differ, every one once."""
     different = list(dict.fromkeys(architectures))
     text = "; ".join(describe(a) for a in different)
     if len(different) > 1:
         text = f"{len(different)} different: {text}"
-    return Cells({"architecture": text, "architecture_id": " ".join(short_id(a) for a in different)}, {})
+    return Cells({"architecture": text, "architecture_id": " ".join(a.id for a in different)}, {})
 
 
 def together(*cells: Cells) -> Cells:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis.controls import WINDOW, random_in_window
+from analysis.controls import random_in_window
 from analysis.paired import NoTestError, against_mean, one_by_one
+from analysis.rows import WINDOW
 from analysis.statistics import PairedTest, mean_and_spread
 from methods.budget import Budget
 

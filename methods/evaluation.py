@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores `run` (batch -> output with logits) on every row of the split; the model behind it is expected in eval mode."""
     hardware = hardware or Hardware()
-    batches = _batches(collate, split.digest, batch_size, hardware.device, _Held(split))
+    batches = _batches(cast(Hashable, collate), split.digest, batch_size, hardware.device, _Held(split))
     started = time.monotonic()
     pieces, order = [], []
     with torch.inference_mode(), torch.autocast(hardware.device, torch.bfloat16, enabled=hardware.precision == "bf16"):

@@ -75,6 +75,8 @@ class Recipe(ABC):
     """The stages of a method. Every stage leaves its result in `context.folder`; run again, what is finished is read, not repeated."""
 
     scope: Scope = "task"
+    trainable: bool = True
+    """Whether this version trains the method; a run refuses any other before it starts."""
     reads: tuple[str, ...] = ("train", "search")
     """The splits that its stages may open."""
     initial_name: str = "untrained"

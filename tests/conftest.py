@@ -42,7 +42,9 @@ def make_split(name: str, rows: int, seed: int) -> Split:
 
 def make_tiny_task(rows: int = 96) -> Task:
     spec = TaskSpec("tiny", ("text",), "label", ("no", "yes"), "accuracy", ("accuracy",))
-    return Task(spec, {name: make_split(name, rows if name == "train" else 48, i) for i, name in enumerate(("train", "search", "validation"))})
+    return Task(
+        spec, {name: make_split(name, rows if name == "train" else 48, i) for i, name in enumerate(("train", "search", "validation"))}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from methods.baselines.truncated import TruncatedOptions
 from methods.budget import Budget, parse_quantity
 from methods.errors import UserError
 from methods.registry import get
+from methods.tasks.spec import TaskSpec, resolve
 from methods.training.options import Options
 from methods.training.teacher import TeacherOptions
+from search.strategies import registry as strategies
 
 Count = Annotated[int, Field(ge=1)]
-STRATEGIES = ("exhaustive", "random", "tpe", "nsga2")
 
 
 def _quantity(value: Any) -> Any:
@@ -33,7 +34,7 @@ Quantity = Annotated[float | None, BeforeValidator(_quantity), PlainSerializer(_
 
 
 class TaskOptions(Options):
-    """`data`: `hub`, or a directory with train.tsv and validation.tsv. `text`, `label`, `labels`, `metric` describe a task that is not known.
+    """`data`: `hub`, `hub:NAME`, `generated`, or a directory with train.tsv and validation.tsv. `text`, `label`, `labels`, `metric` describe a task that is not known.
 
     `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces.
     """
@@ -50,9 +51,15 @@ class TaskOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _one_text(cls, data: Any) -> Any:
+        """A single column may be written without brackets."""
         if isinstance(data, Mapping) and isinstance(data.get("text"), str):
             return {**data, "text": (data["text"],)}
         return data
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What the task is, without its data. Raises UserError where the description does not hold together."""
+        return resolve(self.name, self.text, self.label, self.labels, self.metric)
 
 
 class MethodEntry(BaseModel):
@@ -89,29 +96,39 @@ class BudgetEntry(Options):
         return Budget(self.max_params, self.max_params_non_embedding, self.max_flops, name=self.name)
 
 
-def _truncated(value: Any) -> Any:
+def _switched(value: Any) -> Any:
+    """`true` for the defaults, `false` for none."""
     return {} if value is True else None if value is False else value
+
+
+def _strategy(name: str) -> str:
+    if name not in strategies.names():
+        raise ValueError(f"there is no such strategy; there are {', '.join(strategies.names())}")
+    return name
 
 
 class Controls(Options):
     """Rows that show what a method is worth; the teacher is always there.
 
     `random`: so many random architectures in 90-100 % of each budget, finished as the winner is. `untrained`: the winner's shape
-    cut from untrained weights. `truncated_kd`: the teacher's lower layers, distilled; `true` or its options.
+    cut from untrained weights. `truncated_kd`: the teacher cut evenly to fewer layers and distilled; `true` or its options.
+    `equal_flops`: truncated-kd gets as many training FLOPs as the method, shared by the depths that the budgets ask for; else its
+    own `epochs` hold.
     """
 
     random: Annotated[int, Field(ge=0)] = 5
     untrained: bool = True
-    truncated_kd: Annotated[TruncatedOptions | None, BeforeValidator(_truncated)] = Field(default_factory=TruncatedOptions)
+    truncated_kd: Annotated[TruncatedOptions | None, BeforeValidator(_switched)] = Field(default_factory=TruncatedOptions)
+    equal_flops: bool = True
 
 
 class SearchOptions(Options):
     """`evaluations`: how many architectures each search may measure (None: the strategy's own number; exhaustive: all).
 
-    `report_all`: what was searched exhaustively is also measured on `validation`; printed, never ranked by.
+    `report_all`: every architecture of an exhaustively searched space is also measured on `validation`; printed, never ranked by.
     """
 
-    strategy: Literal["exhaustive", "random", "tpe", "nsga2"] = "exhaustive"
+    strategy: Annotated[str, AfterValidator(_strategy)] = "exhaustive"
     evaluations: Count | None = None
     report_all: bool = False
 

@@ -39,7 +39,10 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     data = read_yaml(path)
     for override in overrides:
         apply_override(data, override)
-    return check(data, str(path), path.parent)
+    experiment = check(data, str(path), path.parent)
+    if _looks_like_path(experiment.backbone) and not Path(experiment.backbone).is_dir():
+        raise UserError(f"{path}: backbone: there is no directory {experiment.backbone}")
+    return experiment
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -71,14 +74,19 @@ def check(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Exp
         lines += _method_mistakes(entry, index)
     if lines:
         raise _refusal(name, lines)
-    return _with_paths(experiment, name, folder)
+    for task in experiment.all_tasks:
+        try:
+            task.spec  # noqa: B018 (looked at for its errors)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+    return _with_paths(experiment, folder)
 
 
 def _method_mistakes(entry: MethodEntry, index: int) -> list[str]:
     if entry.name not in names():
         return [f"methods[{index}].name: there is no method {entry.name!r}{suggestion(entry.name, names())}"]
     try:
-        entry.options  # noqa: B018
+        entry.options  # noqa: B018 (looked at for its errors)
     except ValidationError as error:
         return mistakes(error, get(entry.name).options, ("methods", index))
     return []
@@ -90,15 +98,14 @@ def _refusal(name: str, lines: list[str]) -> UserError:
     return UserError(f"{name}: {len(lines)} mistakes\n" + "\n".join(f"  {line}" for line in lines))
 
 
-def _with_paths(experiment: Experiment, name: str, folder: Path | None) -> Experiment:
+def _with_paths(experiment: Experiment, folder: Path | None) -> Experiment:
     """Directories as absolute paths; what is no directory stays a name."""
     changes: dict[str, Any] = {"backbone": _directory(experiment.backbone, folder, experiment.backbone == "demo")}
-    if _looks_like_path(changes["backbone"]) and not Path(changes["backbone"]).is_dir():
-        raise UserError(f"{name}: backbone: there is no directory {experiment.backbone}")
-    tasks = tuple(
-        task.model_copy(update={"data": _directory(task.data, folder, task.data == "hub")}) for task in experiment.all_tasks
-    )
-    changes |= {"task": tasks[0]} if experiment.task else {"tasks": tasks}
+    tasks = []
+    for task in experiment.all_tasks:
+        named = task.data in ("hub", "generated") or task.data.startswith("hub:")
+        tasks.append(task.model_copy(update={"data": _directory(task.data, folder, named)}))
+    changes |= {"task": tasks[0]} if experiment.task else {"tasks": tuple(tasks)}
     return experiment.model_copy(update=changes)
 
 

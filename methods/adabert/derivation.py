@@ -1,4 +1,4 @@
-"""From architecture parameters to one architecture: the base rule (paper, section 3.4; DARTS' rule for edges)."""
+"""From architecture parameters to one architecture: the base rule (the paper's, with DARTS' rule for edges)."""
 
 from __future__ import annotations
 

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.adabert.folding import folded_stem
 from methods.adabert.relaxation import Relaxation
-from methods.adabert.space import AdaBertSpace, operation_part
+from methods.adabert.space import AdaBertSpace
 from methods.backbone import BackboneConfig
 from methods.space import Form
 from methods.tasks.head import Head
@@ -72,9 +71,8 @@ def expected_costs(
     edges, depth = probabilities.edges.double(), probabilities.depth.double()
     kept = kept_probabilities(space, edges)
     cells: Any = (depth * torch.arange(1, len(depth) + 1, device=depth.device)).sum()
-    stem, output = space.ends(backbone, head, cells)
-    stem = folded_stem(stem) if form == "deployed" else stem
-    parts = [operation_part(name, space.options, form) for name in space.options.operations]
+    stem, output = space.ends(backbone, head, cells, form)
+    parts = space.parts[form].values()
 
     def of_edges(costs: list[int]) -> Tensor:
         return (kept * torch.tensor(costs, dtype=torch.float64, device=kept.device)).sum()

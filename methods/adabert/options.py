@@ -23,7 +23,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class SpaceOptions(Options):
-    """Paper, section 3.2 and 4.1. `cells`: K goes from 1 to this. `nodes`: inner nodes of a cell. `width`: d.
+    """The paper's space. `cells`: K goes from 1 to this. `nodes`: inner nodes of a cell. `width`: d.
 
     `in_edges`: edges that a node keeps (a node with fewer sources keeps them all). `operations`: those that an edge may become;
     "zero" exists in the supernet alone. `dilation` is not in the paper. `pool_input: relu` is what the TensorFlow re-release does.
@@ -104,7 +104,7 @@ class Temperature(Options):
 
 
 class LossOptions(Options):
-    """(1 - gamma) CE + gamma KD + beta L_E (paper, equation 9).
+    """(1 - gamma) CE + gamma KD + beta L_E (paper).
 
     `distillation: probes` is the paper's pairing of student layer i with probe round(i J / K); `split` gives half of gamma to the
     teacher's final logits and half to the hidden layers (authors' code); `final` leaves the probes out (the paper's ablation).

@@ -1,4 +1,4 @@
-"""The relaxed form that the differentiable search trains (paper, section 3.4): weights over operations and depths, not a choice."""
+"""The relaxed form that the differentiable search trains (paper): weights over operations and depths, not a choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdaBERT's space: how many cells, and the one cell that they all share (paper, section 3.2)."""
+"""AdaBERT's space: how many cells, and the one cell that they all share (paper)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from methods.adabert.folding import folded_spec, folded_stem
+from methods.adabert.folding import folded_stem
 from methods.adabert.options import OperationName, SpaceOptions
 from methods.backbone import BackboneConfig
 from methods.costs import CostArrays
@@ -116,7 +116,7 @@ class AdaBertSpace(SearchSpace):
 
     def size(self) -> int:
         o = self.options
-        nodes = [comb(n + 2, self.kept(n)) * len(o.operations) ** self.kept(n) for n in range(o.nodes)]
+        nodes: list[int] = [comb(n + 2, self.kept(n)) * len(o.operations) ** self.kept(n) for n in range(o.nodes)]
         return o.cells * prod(nodes)
 
     def enumerate(self) -> Iterator[Architecture]:
@@ -130,7 +130,7 @@ class AdaBertSpace(SearchSpace):
         return self.uniform(self.options.cells, max(self.options.operations, key=self._price))
 
     def _price(self, name: OperationName) -> tuple[int, int]:
-        part = operation_part(name, self.options, "deployed")
+        part = self.parts["deployed"][name]
         return part.other_parameters(), part.flops(1)
 
     def uniform(self, cells: int, operation: OperationName) -> Architecture:
@@ -145,33 +145,36 @@ class AdaBertSpace(SearchSpace):
 
     def spec(self, architecture: Architecture, backbone: BackboneConfig, head: Head, form: Form = "deployed") -> NetworkSpec:
         """Hosted: tables of the backbone's width, projection, batch norms. Deployed: what `folding.fold` makes of it."""
-        genes = architecture.choices
-        parts = {name: operation_part(name, self.options) for name in self.options.operations}
+        genes, parts = architecture.choices, self.parts[form]
         cell = Cell(tuple(tuple(Edge(source, parts[name]) for source, name in node) for node in genes["nodes"]))
-        stem, output = self.ends(backbone, head, genes["K"])
-        hosted = NetworkSpec(stem, CellStack(cell, genes["K"]), output, head)
-        return folded_spec(hosted) if form == "deployed" else hosted
+        stem, output = self.ends(backbone, head, genes["K"], form)
+        return NetworkSpec(stem, CellStack(cell, genes["K"]), output, head)
 
-    def ends(self, backbone: BackboneConfig, head: Head, cells: Any) -> tuple[Stem, LayerAttentionHead]:
-        """Hosted stem, and head behind `cells` cells (an array or a tensor does, for costs). Raises UserError for other heads."""
+    @cached_property
+    def parts(self) -> dict[Form, dict[OperationName, Part]]:
+        """The operations by form and name."""
+        forms: tuple[Form, Form] = ("hosted", "deployed")
+        return {form: {name: operation_part(name, self.options, form) for name in self.options.operations} for form in forms}
+
+    def ends(self, backbone: BackboneConfig, head: Head, cells: Any, form: Form = "hosted") -> tuple[Stem, LayerAttentionHead]:
+        """Stem, and head behind `cells` cells (an array or a tensor does, for costs). Raises UserError for other heads."""
         check_head(head)
         b, o = backbone, self.options
         stem = Stem(
             b.vocabulary, b.positions, 0, b.hidden, norm_before=False, projection=o.width, projection_bias=False, norm_after=True,
             dropout=o.dropout, layer_norm_eps=b.layer_norm_eps, padding_id=b.padding_id, zero_padding=True, texts=2 if head.pair else 1,
         )  # fmt: skip
-        return stem, LayerAttentionHead(o.width, cells + 1, head.labels, o.dropout)
+        return folded_stem(stem) if form == "deployed" else stem, LayerAttentionHead(o.width, cells + 1, head.labels, o.dropout)
 
     def batch_costs(
         self, assignments: Mapping[str, npt.NDArray[Any]], backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1
     ) -> CostArrays:
         cells = np.asarray(assignments["K"], dtype=np.int64) + 1
-        parts = [operation_part(name, self.options, "deployed") for name in self.options.operations]
+        parts = self.parts["deployed"].values()
         parameters = np.array([part.other_parameters() for part in parts])
         flops = np.array([part.flops(length) for part in parts])
         slots = [assignments[c.name] for c in self.choices if ".op" in c.name]
-        stem, output = self.ends(backbone, head, cells)
-        stem = folded_stem(stem)
+        stem, output = self.ends(backbone, head, cells, "deployed")
         return CostArrays.of(
             len(cells),
             stem.embedding_parameters(),

@@ -42,7 +42,7 @@ def importance(
     for batch in batches:
         if mode == "per_batch":
             supernet.zero_grad(set_to_none=True)
-        loss(batch).backward()  # type: ignore[no-untyped-call]
+        loss(batch).backward()
         for i, layer in enumerate(layers):
             heads[i] += _product(layer.attention.output.weight).sum(0).view(b.heads, b.head_size).sum(1).abs().cpu()
             first = _product(layer.feed_forward.intermediate.weight).sum(1) + _product(layer.feed_forward.intermediate.bias)

@@ -1,4 +1,4 @@
-"""AdaBERT's encoder, a stack of equal cells, and its output layer, attention over the cells' outputs (its sections 3.2 and 3.3)."""
+"""AdaBERT's encoder, a stack of equal cells, and its output layer, attention over the cells' outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations on the edges of an AdaBERT cell (its section 3.2): every one maps (B, L, d) to (B, L, d) at stride 1.
+"""The operations on the edges of an AdaBERT cell: every one maps (B, L, d) to (B, L, d) at stride 1.
 
 Each takes `valid` (B, L, 1), true at tokens, expects zeros elsewhere and leaves zeros there, so that padding never reaches a token.
 """

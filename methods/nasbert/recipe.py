@@ -20,6 +20,7 @@ class NasBertRecipe(Recipe):
     """Corpus stages serve every task; fine-tuning is per task."""
 
     scope = "corpus"
+    trainable = False
 
     def __init__(self, options: NasBertOptions) -> None:
         self.options = options

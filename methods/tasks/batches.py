@@ -85,8 +85,8 @@ class _TextCollate:
 
     def _tokens(self, text: Sequence[str], text_b: Sequence[str] | None = None) -> dict[str, Tokens]:
         texts = (list(text), None if text_b is None else list(text_b))
-        types = not self.apart
-        found = self.tokenizer(*texts, truncation=True, max_length=self.max_length, return_attention_mask=False, return_token_type_ids=types)
+        cut = {"truncation": True, "max_length": self.max_length}
+        found = self.tokenizer(*texts, **cut, return_attention_mask=False, return_token_type_ids=not self.apart)
         return {name: [np.asarray(row, dtype=np.int64) for row in found[name]] for name in ("input_ids", "token_type_ids") if name in found}
 
     def __call__(self, encoded: Encoded, rows: Sequence[int]) -> dict[str, Tensor]:

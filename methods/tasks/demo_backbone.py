@@ -23,21 +23,22 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 256}
 STEPS = 1300
 BATCH = 32
+VOCABULARY_TEXTS = 2000
 RATE = 2e-3
 MASKED = 0.15
 """Part of the words that are hidden: each a [MASK]."""
 
 
-def make_demo_backbone(folder: Path, seed: int) -> None:
-    """Trains tokenizer and encoder (under a minute on one core) and writes them in `transformers`' format, all at once, to `folder`.
+def make_demo_backbone(folder: Path, seed: int, steps: int = STEPS) -> None:
+    """Trains tokenizer and encoder (half a minute on one core) and writes them in `transformers`' format, all at once, to `folder`.
 
-    The same for a seed and a number of threads; the caller's random state is left alone. What stood in `folder` is replaced.
+    `steps`: of pre-training. The same for a seed and a number of threads; the caller's random state is left alone. What stood in `folder` is replaced.
     """
-    texts = _sentences(STEPS * BATCH, Random(f"backbone {seed}"))
-    tokenizer = _tokenizer(texts[: 2000])
+    texts = _sentences(max(steps * BATCH, VOCABULARY_TEXTS), Random(f"backbone {seed}"))
+    tokenizer = _tokenizer(texts[:VOCABULARY_TEXTS])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _pretrained(_config(len(tokenizer)), tokenizer, texts, seed)
+        model = _pretrained(_config(len(tokenizer)), tokenizer, texts[: steps * BATCH], seed)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _save(model, tokenizer, partial)
@@ -83,9 +84,10 @@ def _pretrained(config: BertConfig, tokenizer: PreTrainedTokenizerBase, texts: S
     """Masked language modelling, one pass over the texts (Devlin et al. 2019, section 3.1, every hidden word a [MASK])."""
     from transformers import BertForMaskedLM
 
-    model = BertForMaskedLM(config)
+    model: BertForMaskedLM = BertForMaskedLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (0.05 * STEPS), 2 * (1 - step / STEPS)))
+    steps = len(texts) // BATCH
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (0.05 * steps), 2 * (1 - step / steps)))
     tokens = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False)["input_ids"]
     for batch in training_batches([len(row) for row in tokens], BATCH, seed, epoch=0):
         input_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(tokens[row]) for row in batch], batch_first=True)
@@ -100,7 +102,8 @@ def _pretrained(config: BertConfig, tokenizer: PreTrainedTokenizerBase, texts: S
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field
 from methods.backbone import BackboneConfig
 from methods.costs import costs
 from methods.dynabert.space import full_spec
+from methods.evaluation import weights_digest
 from methods.network import Network, task_loss
 from methods.recipe import Context, StagePlan
 from methods.tasks.batches import joint
@@ -33,6 +34,7 @@ def fine_tune_teacher(context: Context, options: TeacherOptions) -> Network:
     network = Network(full_spec(config, head))
     initialise(network, config.initializer_range)
     load_backbone(network, context.backbone.weights())
+    start = weights_digest(network)
 
     def step(batch: Batch, backward: Backward) -> dict[str, float]:
         logits = network(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))["logits"]
@@ -41,7 +43,7 @@ def fine_tune_teacher(context: Context, options: TeacherOptions) -> Network:
         return {"loss": float(loss.detach())}
 
     collate = joint(context.backbone.tokenizer, context.max_length)
-    settings = {"backbone": config.to_dict(), "name": context.backbone.name, "max_length": context.max_length}
+    settings = {"backbone": config.to_dict(), "start": start, "max_length": context.max_length}
     run_stage(context, STAGE, network, step, options.schedule, collate, training_flops([network.spec]), settings)
     return network
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.samplers import NSGAIISampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from methods.space import Architecture, Assignment, Choice, SearchSpace, Value
+from methods.space import Architecture, Choice, Value
 from search.strategies.strategy import Problem, Strategy, seed_of, unseen
 
 _REPEATS = 50
+Parameters = dict[str, Value]
 Told = tuple[float | None, Mapping[str, float]]
 
 
@@ -36,18 +40,17 @@ class OptunaStrategy(Strategy):
         self.problem = problem
         self._space = problem.space
         self._size = problem.space.size()
-        self._distributions = {choice.name: _distribution(choice) for choice in self._space.choices}
-        self._study = optuna.create_study(directions=list(self.directions))
+        self.distributions = {choice.name: _distribution(choice) for choice in self._space.choices}
+        self.study = optuna.create_study(directions=list(self.directions))
         self._told: dict[Architecture, Told] = {}
         self._waiting: dict[Architecture, list[optuna.Trial]] = {}
         self._trials = 0
         self._worst: float | None = None
-        for anchor in self._space.anchors():
-            self._enqueue(anchor)
+        self._given = deque(self._parameters(anchor) for anchor in self._space.anchors())
 
     @abstractmethod
-    def sampler(self, seed: int) -> BaseSampler:
-        """A fresh sampler."""
+    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
+        """A new trial of the study, from a fresh sampler: with the given parameters, else with those that the sampler proposes."""
 
     @abstractmethod
     def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:
@@ -83,27 +86,29 @@ class OptunaStrategy(Strategy):
             self._finish(trial, architecture)
 
     def _next(self) -> tuple[optuna.Trial, Architecture]:
-        self._study.sampler = self.sampler(seed_of("optuna", self.problem.seed, self._trials))
+        given = self._given.popleft() if self._given else None
+        trial = self.trial(seed_of("optuna", self.problem.seed, self._trials), given)
         self._trials += 1
-        trial = self._study.ask(self._distributions)
-        return trial, self._space.decode(_assignment(self._space, trial.params))
+        values = trial.params
+        return trial, self._space.decode({c.name: c.values[values[c.name]] if c.ordered else values[c.name] for c in self._space.choices})
 
     def _finish(self, trial: optuna.Trial, architecture: Architecture) -> None:
         score, violations = self._told[architecture]
         for name, violation in violations.items():
             trial.set_constraint(name, violation)
         worst = 0.0 if self._worst is None else self._worst  # Samplers rank what exceeds a limit by its violations, not by this.
-        self._study.tell(trial, self.values(architecture, worst if score is None else score))
+        self.study.tell(trial, self.values(architecture, worst if score is None else score))
 
     def _leap(self) -> bool:
         seen = self._told.keys() | self._waiting.keys()
         architecture = unseen(self._space, self._size, seen, random.Random(seed_of("leap", self.problem.seed, self._trials)))
         if architecture is not None:
-            self._enqueue(architecture)
+            self._given.append(self._parameters(architecture))
         return architecture is not None
 
-    def _enqueue(self, architecture: Architecture) -> None:
-        self._study.enqueue_trial(_parameters(self._space, self._space.encode(architecture)))
+    def _parameters(self, architecture: Architecture) -> Parameters:
+        values = self._space.encode(architecture)
+        return {c.name: c.values.index(values[c.name]) if c.ordered else values[c.name] for c in self._space.choices}
 
 
 class Tpe(OptunaStrategy):
@@ -111,8 +116,11 @@ class Tpe(OptunaStrategy):
 
     directions = ("maximize",)
 
-    def sampler(self, seed: int) -> BaseSampler:
-        return TPESampler(seed=seed)
+    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
+        if given is not None:
+            self.study.enqueue_trial(given)
+        self.study.sampler = TPESampler(seed=seed)
+        return self.study.ask(self.distributions)
 
     def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:  # noqa: ARG002
         return (score,)
@@ -129,20 +137,31 @@ class Nsga2(OptunaStrategy):
         self._cost = "max_flops" if "max_flops" in limits or not limits else limits[0]
         self._population = min(50, max(8, (problem.evaluations or 400) // 8))
 
-    def sampler(self, seed: int) -> BaseSampler:
-        return NSGAIISampler(population_size=self._population, seed=seed)
+    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
+        self.study.sampler = _Giving(given, self._population, seed)
+        return self.study.ask(self.distributions)
 
     def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:
         return score, float(self.problem.cost_of(architecture).measured_against()[self._cost])
 
 
+class _Giving(NSGAIISampler):
+    """NSGA-II whose next trial may be given; enqueued in the study it would belong to no generation and never be a parent."""
+
+    def __init__(self, given: Parameters | None, population: int, seed: int) -> None:
+        super().__init__(population_size=population, seed=seed)
+        self._given_parameters = given
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        sampled = super().sample_relative(study, trial, search_space)
+        given = self._given_parameters
+        return sampled if given is None else {name: given[name] for name in search_space}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        if self._given_parameters is not None:
+            return self._given_parameters[param_name]
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
 def _distribution(choice: Choice) -> BaseDistribution:
     return IntDistribution(0, len(choice.values) - 1) if choice.ordered else CategoricalDistribution(choice.values)
-
-
-def _assignment(space: SearchSpace, parameters: Mapping[str, Value]) -> dict[str, Value]:
-    return {c.name: c.values[int(parameters[c.name])] if c.ordered else parameters[c.name] for c in space.choices}
-
-
-def _parameters(space: SearchSpace, assignment: Assignment) -> dict[str, Value]:
-    return {c.name: c.values.index(assignment[c.name]) if c.ordered else assignment[c.name] for c in space.choices}

@@ -214,6 +214,20 @@ def test_plan_follows_the_options() -> None:
         plan(retrain={"length": 600})
 
 
+def test_plan_counts_three_forwards_and_the_teacher_once() -> None:
+    """A space of one path: 2 blocks of one feed-forward layer 8 wide between maps from and to the teacher's 24."""
+    o = NasBertOptions(sublayers=2, blocks=2, hidden_sizes=(8,), operations=("F",), embedding_sizes=(8,), head_size=8)
+    corpus = {"batch_size": 4, "length": 10}
+    o = NasBertOptions.model_validate({**o.model_dump(), "supernet": {**corpus, "epoch_steps": 5}, "teacher": corpus, "retrain": corpus})
+    stages = {p.name: p for p in NasBertRecipe(o).plan(space_of(o, TINY), TINY, CLASSES, 100, 16)}
+    path = 10 * (2 * 24 * 8 + 16 * 8 * 8 + 2 * 8 * 24)
+    teacher = costs(teacher_spec(TINY, Head("none")), 10).flops
+    assert stages["supernet"].steps == 3 * 5
+    assert stages["supernet"].flops == 15 * 4 * (3 * 2 * path + teacher)
+    assert stages["shrinking"].flops == 0
+    assert stages["tables"].flops == 5 * 4 * (2 * path + teacher)
+
+
 def test_training_is_refused_plainly() -> None:
     recipe = NasBertRecipe(NasBertOptions())
     for verb in (lambda: recipe.train(None), lambda: recipe.initial(None), lambda: recipe.finish(None, None, PAPER.smallest())):  # type: ignore[arg-type]

@@ -108,6 +108,7 @@ def test_forms() -> None:
     assert (hosted.stem.width, hosted.stem.types, hosted.stem.projection) == (24, 2, 8)
     assert (deployed.stem.width, deployed.stem.types, deployed.stem.projection) == (8, 0, 0)
     assert (hosted.head.pooler, deployed.head.pooler) == (True, False)  # type: ignore[attr-defined]
+    assert hosted.stem.zero_padding and deployed.stem.zero_padding
     projected = space.spec(from_short("E8|16:M|16:M|16:M|16:M"), TINY, CLASSES)
     assert projected.stem.projection == 16
     with pytest.raises(ValueError, match="dynabert"):

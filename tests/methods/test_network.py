@@ -70,7 +70,9 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path, damage: object, message
 def test_evaluation_is_in_the_splits_order(tiny_backbone: Backbone, tiny_task: Task) -> None:
     model = network(1, tiny_backbone.config)
     split, collate = tiny_task.split("validation"), joint(tiny_backbone.tokenizer, 32)
-    found = evaluate(lambda b: model(b["input_ids"], b["attention_mask"], b["token_type_ids"]), collate, split, tiny_task.spec, batch_size=5)
+    found = evaluate(
+        lambda b: model(b["input_ids"], b["attention_mask"], b["token_type_ids"]), collate, split, tiny_task.spec, batch_size=5
+    )
     with torch.no_grad():
         for i in (0, 17, 47):
             alone = model(**tiny_backbone.tokenizer(split.text[i], return_tensors="pt")).logits[0]

@@ -62,7 +62,8 @@ def test_labels_may_be_names_and_integer_names_are_names(folder: Folder) -> None
     data = folder(validation="a\tpositive\nb\tnegative\nc\t1\n")
     assert load_task("sst2", str(data)).split("validation").labels.tolist() == [1, 0, 1]
     rows = "".join(f"word{row}\t{row % 2 + 1}\n" for row in range(20))
-    own = load_task("stars", str(folder(train=rows, validation="a\t2\nb\t1\n")), text="sentence", label="label", labels=["1", "2"], metric="f1")
+    data = folder(train=rows, validation="a\t2\nb\t1\n")
+    own = load_task("stars", str(data), text="sentence", label="label", labels=["1", "2"], metric="f1")
     assert own.split("validation").labels.tolist() == [1, 0]
 
 
@@ -78,7 +79,7 @@ def test_an_own_regression_task_of_two_texts(folder: Folder) -> None:
     assert validation.labels.tolist() == [1.5, -2.0]
     search = task.split("search").labels
     assert len(search) == 5
-    assert search.min() < 2 < 3 < search.max(), "rows from the whole range of labels"
+    assert search.min() < 2 and search.max() > 3, "rows from the whole range of labels"
 
 
 def test_mnli_keeps_its_second_validation_split(folder: Folder) -> None:
@@ -96,7 +97,7 @@ def test_mnli_keeps_its_second_validation_split(folder: Folder) -> None:
         ({"train": "fine\t1\nbroken\n"}, r"train.tsv, line 3: 1 fields; the header has 2 \(sentence, label\)"),
         ({"train": "fine\t1\n\nmore\t0\n"}, r"train.tsv, line 3: 1 fields"),
         ({"train": "fine\t1\nx\ty\t0\n"}, r"train.tsv, line 3: 3 fields"),
-        ({"validation": "fine\t1\nbad\t2\n"}, r"validation.tsv, line 3: label '2' in column 'label'; allowed: 0 to 1, or negative, positive"),
+        ({"validation": "fine\t1\nbad\t2\n"}, r"validation.tsv, line 3: label '2' in .* allowed: 0 to 1, or negative, positive"),
         ({"validation": "bad\t\n"}, r"validation.tsv, line 2: label ''"),
         ({"validation": "bad\t-1\n"}, r"validation.tsv, line 2: label '-1'"),
         ({"validation": ""}, r"validation.tsv: no rows; split 'validation' must not be empty"),
@@ -198,7 +199,8 @@ def test_digests_follow_the_content_in_every_process(folder: Folder) -> None:
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert other.stdout.strip() == split.digest
     changed = Split("search", split.text, None, 1 - split.labels, split.ids)
-    assert len({split.digest, changed.digest, split.take([0]).digest, Split("search", split.text, split.text, split.labels, split.ids).digest}) == 4
+    paired = Split("search", split.text, split.text, split.labels, split.ids)
+    assert len({split.digest, changed.digest, split.take([0]).digest, paired.digest}) == 4
 
 
 # --- the hub's way, on a local repository -------------------------------------------------------------------------------------------

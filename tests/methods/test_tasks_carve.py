@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,7 @@ def test_the_classes_keep_their_shares() -> None:
 # --- real data ----------------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def real(name: str) -> Task:
     place = Path(os.environ.get("ELASTIBENCH_DATA") or Path(__file__).parents[2].parent / "shared" / "data") / name
     if not (place / "train.tsv").is_file():

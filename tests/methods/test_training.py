@@ -29,7 +29,7 @@ from methods.training.teacher import TeacherOptions, fine_tune_teacher
 FAST = Schedule(epochs=2, batch_size=16, learning_rate=3e-3)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -43,7 +43,7 @@ def make_loop(backbone: Backbone, task: Task, folder: Path, stop_at: int | None 
 
     def step(batch: dict[str, Tensor], backward: Any) -> dict[str, float]:
         if done[0] == stop_at:
-            raise Stopped
+            raise StoppedError
         done[0] += 1
         loss = task_loss(task.head, network(batch["input_ids"], batch["attention_mask"])["logits"], batch["labels"])
         backward(loss)
@@ -52,7 +52,9 @@ def make_loop(backbone: Backbone, task: Task, folder: Path, stop_at: int | None 
     context = context_of(backbone, task, folder)
     settings: dict[str, Any] = {"schedule": FAST, "fingerprint": {"stage": "x"}, "checkpoint_seconds": 0.0, **changes}
     encoded = collate.encode(task.split("train"))
-    return Loop("x", network, step, encoded, collate, folder=folder / "x", seed=1, hardware=context.hardware, flops=lambda b, n: b * n, **settings)
+    return Loop(
+        "x", network, step, encoded, collate, folder=folder / "x", seed=1, hardware=context.hardware, flops=lambda b, n: b * n, **settings
+    )
 
 
 def context_of(backbone: Backbone, task: Task, folder: Path, **more: Any) -> Context:
@@ -68,7 +70,7 @@ def test_a_stopped_stage_goes_on_bit_equal(tiny_backbone: Backbone, tiny_task: T
     whole = make_loop(tiny_backbone, tiny_task, tmp_path / "whole")
     figures = whole.run()
     assert figures["steps"] == 12 and figures["examples"] == 192
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         make_loop(tiny_backbone, tiny_task, tmp_path / "parts", stop_at=stop_at).run()
     torch.manual_seed(99)
     resumed = make_loop(tiny_backbone, tiny_task, tmp_path / "parts")
@@ -80,7 +82,7 @@ def test_a_stopped_stage_goes_on_bit_equal(tiny_backbone: Backbone, tiny_task: T
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
     whole = make_loop(tiny_backbone, tiny_task, tmp_path / "whole")
     whole.run()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=6).run()
     newest = tmp_path / "x" / json.loads((tmp_path / "x" / "checkpoint.json").read_text())["file"]
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -90,7 +92,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(tiny_back
 
 
 def test_damaged_checkpoints_are_named(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=6).run()
     for name in ("a.pt", "b.pt"):
         (tmp_path / "x" / name).write_bytes(b"nothing")
@@ -100,7 +102,7 @@ def test_damaged_checkpoints_are_named(tiny_backbone: Backbone, tiny_task: Task,
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=3).run()
     with pytest.raises(UserError, match="other settings"):
         make_loop(tiny_backbone, tiny_task, tmp_path, fingerprint={"stage": "y"}).run()
@@ -109,7 +111,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_backbone: Backbone, tiny
 def test_a_loss_that_is_no_number_stops_the_stage(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
     loop = make_loop(tiny_backbone, tiny_task, tmp_path)
     loop.step = lambda batch, backward: {"loss": float("nan")}
-    with pytest.raises(UserError, match="not finite at step 0.*learning_rate"):
+    with pytest.raises(UserError, match=r"not finite at step 0.*learning_rate"):
         loop.run()
 
 
@@ -144,7 +146,9 @@ def test_accumulation_averages_over_the_group(tiny_backbone: Backbone, tiny_task
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_backbone: Backbone, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, DynaBertRecipe, list[StageRecord]]:
+def trained(
+    tiny_backbone: Backbone, tiny_task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Context, DynaBertRecipe, list[StageRecord]]:
     folder, records = tmp_path_factory.mktemp("dynabert"), []
     teacher_options = TeacherOptions(schedule=Schedule(epochs=20, batch_size=16, learning_rate=3e-3))
     context = context_of(tiny_backbone, tiny_task, folder / "teacher", record=records.append)

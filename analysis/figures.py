@@ -1,0 +1,237 @@
+"""Pictures of a run, drawn on figures of their own with the Agg canvas: no global state, no display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from analysis.controls import RANDOM, TEACHER, TRUNCATED, measured_controls, teacher_of
+from analysis.runs import Run, open_runs
+from analysis.winners import winners
+from methods.budget import format_quantity
+from methods.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from methods.costs import Costs
+    from search.measurement import Measurement
+
+LIMITS = {"flops": "max_flops", "parameters": "max_params", "other_parameters": "max_params_non_embedding"}
+"""The costs that can be drawn, each with the limit that speaks of it."""
+
+_GREY = "0.35"
+_MARKERS = "osDv^P"
+_CONTROLS = {RANDOM: ("x", 22), TRUNCATED: ("*", 75)}
+_SIZES = {"font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8}
+_BELOW = 0.35
+"""Untrained cuts that lie further below the rest than this share of the rest's range are shown at the lower edge, with their value."""
+
+
+class _Axis(NamedTuple):
+    """The horizontal axis: which cost, what it is divided by, and the name of that unit's multiple."""
+
+    cost: str
+    divisor: float
+    multiple: str
+
+    def of(self, costs: Costs) -> float:
+        return float(getattr(costs, self.cost)) / self.divisor
+
+
+class _Style(NamedTuple):
+    """Methods differ by colour and by marker, so that they can be told apart in grey print too."""
+
+    marker: str
+    color: Any
+
+
+def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str = "flops") -> Path:
+    """Draws quality over cost of everything that was measured, and writes it as PNG and as SVG.
+
+    One row of panels per task: on the left what the search saw (`shared` weights on `search`, means over seeds) with the front that no
+    other beats; on the right what ships (`finished` on `validation`) with the winner of each budget and the controls. The two are never
+    in one panel. `cost`: flops, parameters or other_parameters. `path` may end in .png, in .svg or in neither; returns the PNG's path.
+    Raises UserError where there is nothing to draw or the folder can't be written.
+    """
+    if cost not in LIMITS:
+        raise UserError(f"cost {cost!r} is unknown; there are {', '.join(LIMITS)}")
+    opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
+    tasks = list(dict.fromkeys(task for run in opened for task in run.tasks))
+    if not tasks:
+        raise UserError(f"{', '.join(str(run.path) for run in opened)}: nothing was measured yet, there is nothing to draw")
+    try:
+        return _draw(opened, tasks, cost, Path(path))
+    finally:
+        for run in opened:
+            run.archive.close()
+
+
+def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> Path:
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    methods = sorted({method for run in runs for task in tasks for method in run.methods(task)})
+    palette = sns.color_palette("colorblind", max(len(methods), 1))
+    styles = {method: _Style(_MARKERS[i % len(_MARKERS)], palette[i]) for i, method in enumerate(methods)}
+    look: dict[Any, Any] = {**sns.axes_style("ticks"), **_SIZES, "svg.hashsalt": "elastibench"}
+    with mpl.rc_context(look):
+        figure = Figure(figsize=(7.2, 2.9 * len(tasks) + 0.7), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(len(tasks), 2, squeeze=False, sharey="row", sharex="row")
+        for (left, right), task in zip(panels, tasks, strict=True):
+            _draw_task(left, right, [run for run in runs if task in run.tasks], task, cost, styles)
+        sns.despine(figure)
+        _legend(figure, panels.flat, styles)
+        return _written(figure, path)
+
+
+def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: str, styles: dict[str, _Style]) -> None:
+    measured = [m for run in runs for m in run.measurements if m.task == task]
+    spent = [float(getattr(m.costs, cost)) for m in measured]
+    axis = _Axis(cost, *_unit(max(spent)))
+    for run in runs:
+        for method in run.methods(task):
+            mine = [m for m in run.measurements if (m.task, m.architecture.method) == (task, method)]
+            _draw_search(left, mine, styles[method], axis)
+            _draw_finished(right, run, mine, styles[method], axis)
+        _draw_controls(right, run, task, styles, axis)
+    left.set_title(f"{task}: shared weights, split search", loc="left", pad=15)
+    right.set_title(f"{task}: finished networks, split validation", loc="left", pad=15)
+    left.set_ylabel(measured[0].metric)
+    if min(spent) > 0 and max(spent) / min(spent) > 10:
+        _logarithmic(left)
+    for axes in (left, right):
+        axes.set_xlabel(_label(axis, runs))
+        _draw_limits(axes, runs, axis)
+
+
+def _draw_search(axes: Axes, mine: Sequence[Measurement], style: _Style, axis: _Axis) -> None:
+    """Every architecture measured with shared weights, pale; those on the front solid, and the front as a line."""
+    from search.candidates import candidates, pareto_front
+
+    found = candidates(mine, "shared")
+    if not found:
+        return
+    xs, ys = [axis.of(c.costs) for c in found], [c.quality for c in found]
+    axes.scatter(xs, ys, s=20, marker=style.marker, color=style.color, alpha=0.4, linewidths=0, zorder=2)
+    front = pareto_front(found, axis.cost)
+    xs, ys = [axis.of(c.costs) for c in front], [c.quality for c in front]
+    axes.step(xs, ys, where="post", color=style.color, linewidth=1.3, zorder=3)
+    axes.scatter(xs, ys, s=24, marker=style.marker, color=style.color, edgecolors="white", linewidths=0.5, zorder=4)
+
+
+def _draw_finished(axes: Axes, run: Run, mine: Sequence[Measurement], style: _Style, axis: _Axis) -> None:
+    """Finished networks, means over seeds with their standard deviation, and a ring around the winner of each budget."""
+    from search.candidates import candidates
+
+    found = candidates(mine, "finished", "validation")
+    if not found:
+        return
+    xs, ys, spread = [axis.of(c.costs) for c in found], [c.quality for c in found], [c.spread for c in found]
+    if any(spread):
+        axes.errorbar(xs, ys, yerr=spread, fmt="none", ecolor=style.color, elinewidth=1, capsize=2, zorder=4)
+    axes.scatter(xs, ys, s=34, marker=style.marker, color=style.color, edgecolors="white", linewidths=0.5, zorder=5)
+    task, method = mine[0].task, mine[0].architecture.method
+    chosen = [winners(run, task, method, budget) for budget in run.budgets]
+    won = {w.answer.architecture for some in chosen if not isinstance(some, str) for w in some}
+    ringed = [c for c in found if c.architecture in won]
+    places = [axis.of(c.costs) for c in ringed], [c.quality for c in ringed]
+    axes.scatter(*places, s=95, marker="o", facecolors="none", edgecolors="black", linewidths=0.9, label="winner of a budget", zorder=6)
+
+
+def _draw_controls(axes: Axes, run: Run, task: str, styles: dict[str, _Style], axis: _Axis) -> None:
+    """The teacher as a line, other controls as points, in their method's colour where they are of one."""
+    teacher = teacher_of(run, task)
+    if teacher is not None:
+        axes.axhline(teacher.quality, color="black", linewidth=1, linestyle=(0, (6, 2)), label=TEACHER, zorder=1)
+    floor = _floor(run, task)
+    for name in dict.fromkeys(m.control for m in run.controls(task) if m.control != TEACHER):
+        marker, size = _CONTROLS.get(name, ("+", 36))
+        for m in measured_controls(run, task, name):
+            style = styles.get(m.architecture.method)
+            color = style.color if style else _GREY
+            x = axis.of(m.costs)
+            if m.quality < floor:
+                line = 4 + 7 * (list(styles).index(m.architecture.method) if style else 0)
+                axes.scatter([x], [floor], s=22, marker=7, color=color, zorder=4)
+                axes.annotate(f"{m.quality:.2f}", (x, floor), (0, line), textcoords="offset points", ha="center", color=color, fontsize=6.5)
+                axes.scatter([], [], s=22, marker=7, color=_GREY, label=f"{name}, off scale")
+            else:
+                face = {"facecolors": "white", "edgecolors": color} if marker == "*" else {"color": color}
+                axes.scatter([x], [m.quality], s=size, marker=marker, linewidths=1, zorder=4, **face)  # type: ignore[arg-type]
+        axes.scatter([], [], s=size, marker=marker, label=name, **_hollow(marker))
+
+
+def _hollow(marker: str) -> dict[str, Any]:
+    return {"facecolors": "white", "edgecolors": _GREY} if marker == "*" else {"color": _GREY}
+
+
+def _floor(run: Run, task: str) -> float:
+    """Below this an untrained cut is shown at the edge, lest the rest be pressed into a line."""
+    named = {TEACHER, RANDOM, TRUNCATED, ""}
+    rest = [m.quality for m in run.measurements if m.task == task and m.control in named and m.kind != "predicted"]
+    return min(rest) - _BELOW * (max(rest) - min(rest)) if len(set(rest)) > 1 else float("-inf")
+
+
+def _draw_limits(axes: Axes, runs: Sequence[Run], axis: _Axis) -> None:
+    """A dotted line at each budget's limit on this cost."""
+    limits = {budget.limits().get(LIMITS[axis.cost]) for run in runs for budget in run.budgets}
+    low, high = axes.get_xlim()
+    for limit in sorted(limit for limit in limits if limit is not None):
+        x = limit / axis.divisor
+        if low <= x <= high:
+            axes.axvline(x, color=_GREY, linewidth=0.8, linestyle=":", label="limit of a budget", zorder=0)
+            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            axes.annotate(format_quantity(limit), (x, 1), (0, 2), ha="center", color=_GREY, fontsize=7, **place)
+
+
+def _legend(figure: Figure, panels: Any, styles: dict[str, _Style]) -> None:
+    """One legend for all panels: the methods, the front, then every other label once."""
+    from matplotlib.lines import Line2D
+
+    entries: dict[str, Any] = {
+        method: Line2D([], [], marker=style.marker, color=style.color, linewidth=1.3, markersize=5) for method, style in styles.items()
+    }
+    entries |= {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=5, frameon=False, handletextpad=0.4, columnspacing=1.4
+    )
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic cost axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _unit(largest: float) -> tuple[float, str]:
+    return next((size, name) for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")) if largest >= size or size == 1)
+
+
+def _label(axis: _Axis, runs: Sequence[Run]) -> str:
+    if axis.cost == "flops":
+        sizes = ", ".join(sorted({f"length {run.length}, batch {run.batch}" for run in runs}))
+        return f"{axis.multiple}FLOPs (2 per multiply-add; {sizes})"
+    what = "parameters" if axis.cost == "parameters" else "parameters outside the embedding"
+    return f"{what} ({axis.multiple})" if axis.multiple else what
+
+
+def _written(figure: Figure, path: Path) -> Path:
+    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
+    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
+    try:
+        png.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(png, dpi=200)
+        figure.savefig(svg, metadata={"Date": None})
+    except OSError as error:
+        raise UserError(f"{png.parent}: can't be written to ({error.strerror or error})") from error
+    return png

@@ -1,0 +1,118 @@
+"""Every format can be read by what it is made for, and says how its numbers are meant."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.description import describe
+from analysis.head_to_head import HeadToHead, head_to_head
+from analysis.latex import escaped
+from methods import UserError
+from methods.space import Architecture
+from tests.analysis.runs import small_run
+
+FORMATS = ("table", "md", "tex", "csv", "json")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> HeadToHead:
+    return head_to_head(small_run(tmp_path_factory.mktemp("runs") / "one"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_states_its_conventions(small: HeadToHead, format: str) -> None:
+    text = small.render(format)
+    flat = re.sub(r"\s+", " ", text)
+    assert "2 FLOPs per multiply-add" in flat
+    for word in ("length", "batch" if format == "csv" else "text", "search", "validation", "seed"):
+        assert word in flat
+
+
+def test_the_terminal_table_fits_120_columns(small: HeadToHead) -> None:
+    lines = small.render().splitlines()
+    assert max(map(len, lines)) <= 120
+    assert lines[0] == "sst2, budget small (max_flops 1G)"
+    winner = next(line for line in lines if line.startswith("dynabert"))
+    for cell in ("0.9000", "0.8600", "-6.0", "1M+2M", "1G", "4", "6T"):
+        assert cell in winner.split()
+
+
+def test_empty_cells_point_to_reasons(small: HeadToHead) -> None:
+    text = small.render()
+    marks = set(re.findall(r"–(\[\d+\])", text))
+    assert marks and all(re.search(rf"^–{re.escape(mark)} \S", text, re.MULTILINE) for mark in marks)
+    assert "nothing fits tiny" in text
+
+
+def test_csv_is_csv(small: HeadToHead) -> None:
+    rows = list(csv.DictReader(io.StringIO(small.render("csv"))))
+    assert len(rows) == len(small.rows)
+    first = rows[0]
+    assert (first["row"], float(first["quality"]), float(first["gap"]), first["spread"]) == ("dynabert", 0.9, -6.0, "")
+    assert (first["length"], first["batch"], first["chosen_on"], first["quality_on"]) == ("64", "1", "search", "validation")
+    assert "spread: one network" in first["why_empty"]
+
+
+def test_json_is_strict(small: HeadToHead) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    data = json.loads(small.render("json"), parse_constant=refuse)
+    assert data["rows"][0]["quality"] == 0.9 and data["rows"][0]["spread"] is None
+    assert data["rows"][0]["why"]["spread"] == "one network"
+    assert len(data["sentences"]) == 2
+
+
+def test_tex_is_balanced_and_escaped(small: HeadToHead) -> None:
+    text = small.render("tex")
+    plain = re.sub(r"\\textbackslash\{\}|\\[{}]", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert text.count(r"\begin{") == text.count(r"\end{") == 4
+    tables = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL)
+    for columns, body in tables:
+        lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert lines and {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(columns) - 1}
+    body = "".join(body for _, body in tables)
+    assert not re.search(r"(?<!\\)[%#_]", body)
+    assert escaped("50 % of a_b & {c} \\ ± 1") == r"50 \% of a\_b \& \{c\} \textbackslash{} $\pm$ 1"
+
+
+def test_markdown_has_one_cell_per_column(small: HeadToHead) -> None:
+    lines = [line for line in small.render("md").splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+
+
+def test_the_frame_holds_the_rows(small: HeadToHead) -> None:
+    frame = small.frame
+    assert len(frame) == len(small.rows)
+    assert frame.loc[0, "quality"] == 0.9 and frame["quality"].isna().sum() == sum(r.quality is None for r in small.rows)
+    assert frame["max_flops"].tolist()[0] == 1e9
+
+
+def test_an_unknown_format_is_named(small: HeadToHead) -> None:
+    with pytest.raises(UserError, match="'html' is unknown; there are table, md, tex, csv, json"):
+        small.render("html")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("choices", "text"),
+    [
+        ({"heads": [3, 3], "layers": [0, 1]}, "layers 0-1, heads 3"),
+        ({"layers": [0, 2, 5], "heads": [2, 2, 1]}, "layers 0 2 5, heads 2×2 1"),
+        ({"layers": []}, "layers none"),
+        ({"width": 8, "kind": "x"}, "kind x, width 8"),
+        ({"blocks": [["a", 1], ["a", 1], {"b": 2}]}, "blocks a 1×2 (b=2)"),
+    ],
+)
+def test_architectures_in_words(choices: dict[str, object], text: str) -> None:
+    assert describe(Architecture.of("m", choices)) == text
+
+
+def test_long_descriptions_are_cut(tmp_path: Path) -> None:
+    assert describe(Architecture.of("m", {"widths": [3, 1, 4, 1, 5, 9]}), width=12) == "widths 3 1…"

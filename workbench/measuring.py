@@ -1,0 +1,71 @@
+"""Evaluates networks on splits and keeps the results; what the archive knows is not computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from methods.costs import costs
+from methods.evaluation import Run, evaluate, weights_digest
+from methods.network import Network
+from methods.recipe import Hardware
+from methods.space import Architecture
+from methods.supernet import inputs
+from methods.tasks.task import Task
+from search.archive import Archive
+from search.measurement import Kind, Measurement
+from search.predictions import Predictions
+from workbench.experiment import CostOptions
+
+if TYPE_CHECKING:
+    from methods.costs import Costs
+    from methods.tasks.batches import Collate
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Of one task and seed; `collate` is the method's own."""
+
+    archive: Archive
+    task: Task
+    collate: Collate
+    seed: int
+    cost: CostOptions
+    hardware: Hardware
+
+    def known(self, architecture: Architecture, split: str, digest: str, kind: Kind) -> Measurement | None:
+        """What the archive holds of these weights."""
+        return self.archive.find(architecture.id, self.task.name, self.task.split(split).digest, digest, kind)
+
+    def measure(
+        self, run: Run, architecture: Architecture, used: Costs, split: str, digest: str, kind: Kind, control: str = ""
+    ) -> tuple[Measurement, Predictions]:
+        """Scores `run` on a split; nothing is kept."""
+        rows, spec = self.task.split(split), self.task.spec
+        found = evaluate(run, self.collate, rows, spec, self.hardware)
+        measurement = Measurement(
+            architecture, self.task.name, split, rows.digest, digest, kind, self.seed, spec.metric, found.metrics, used, control, found.seconds
+        )
+        return measurement, Predictions(found.ids, found.logits, rows.labels)
+
+    def keep(
+        self, run: Run, architecture: Architecture, used: Costs, split: str, digest: str, kind: Kind, control: str = ""
+    ) -> Measurement:
+        """The measurement of these weights on a split: from the archive, or made and kept there."""
+        known = self.known(architecture, split, digest, kind)
+        if known is not None:
+            return known
+        measurement, predictions = self.measure(run, architecture, used, split, digest, kind, control)
+        self.archive.add(measurement, predictions)
+        return measurement
+
+    def network(
+        self, network: Network, architecture: Architecture, kind: Kind, control: str = "", splits: Sequence[str] = ("search", "validation")
+    ) -> dict[str, Measurement]:
+        """A stand-alone network on these splits, by their names."""
+        network = network.to(self.hardware.device).eval()
+        used, digest = costs(network.spec, self.cost.length, self.cost.batch), weights_digest(network)
+        return {
+            split: self.keep(lambda batch: network(**inputs(batch)), architecture, used, split, digest, kind, control) for split in splits
+        }
