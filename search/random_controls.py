@@ -88,7 +88,7 @@ def _listable(space: SearchSpace) -> bool:
 
 
 def _climb(space: SearchSpace, used: _Used, rng: random.Random) -> Architecture | None:
-    """From a random sample, mutation by mutation, towards a random place in the window; None where it gets stuck outside."""
+    """From a random sample, mutation by mutation, towards a random place in the window; None where it does not arrive."""
     aim = rng.uniform(used.low, 1)
     here = space.sample(rng)
     distance = abs(float(used.ratios([here])[0]) - aim)
@@ -98,7 +98,6 @@ def _climb(space: SearchSpace, used: _Used, rng: random.Random) -> Architecture 
             return rng.choice(inside)
         distances = np.abs(used.ratios(neighbours) - aim)
         nearest = int(distances.argmin())
-        if distances[nearest] > distance:
-            return None
-        here, distance = neighbours[nearest], float(distances[nearest])
+        if distances[nearest] <= distance:
+            here, distance = neighbours[nearest], float(distances[nearest])
     return None

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from methods.budget import Budget, parse_quantity
 from methods.errors import UserError
 
 
@@ -107,13 +106,13 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the best sub-network under a budget. Where nothing fits, say which limit binds; exit code 1."""
+    from search.query import NothingFits
     from workbench.verbs.query import query as verb
+    from workbench.verbs.query import render
 
-    given = {"--max-params": max_params, "--max-params-non-embedding": max_params_non_embedding, "--max-flops": max_flops}
-    limits = {option: None if text is None else parse_quantity(text, option) for option, text in given.items()}
-    answer = verb(run, Budget(*limits.values()), method=method, task=task)
-    typer.echo(answer.render("json" if as_json else "table"))
-    if not answer.found:
+    answer = verb(run, max_params, max_params_non_embedding, max_flops, method=method, task=task)
+    typer.echo(render(answer, "json" if as_json else "table"))
+    if isinstance(answer, NothingFits):
         raise typer.Exit(1)
 
 
@@ -134,7 +133,7 @@ def export(
     architecture: Annotated[str, typer.Argument(metavar="ARCHITECTURE-ID", help="The id, or a unique beginning of it.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
     task: Annotated[str | None, typer.Option(metavar="NAME", help="The task, where the run has several.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed, where the run has several (default: the first).")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed, where the run has several (default: the one with the best score on search).")] = None,
 ) -> None:
     """Write a sub-network as a stand-alone network with its tokenizer; methods.load_network(DIR) reads it."""
     from workbench.verbs.export import export as verb
@@ -155,10 +154,10 @@ def methods() -> None:
 @app.command(epilog=_examples("elastibench tasks"))
 def tasks() -> None:
     """List the tasks that are known by name."""
-    from workbench.listing import task_lines
+    from methods.tasks.task import task_names
 
-    for line in task_lines():
-        typer.echo(line)
+    for name, summary in task_names().items():
+        typer.echo(f"{name:10} {summary}")
 
 
 @app.command(epilog=_examples("elastibench version"))

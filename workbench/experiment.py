@@ -12,10 +12,13 @@ from methods.budget import Budget, parse_quantity
 from methods.errors import UserError
 from methods.registry import get
 from methods.tasks.spec import TaskSpec, resolve
+from methods.tasks.task import Task, load_task
 from methods.training.options import Options
 from methods.training.teacher import TeacherOptions
 from search.strategies import registry as strategies
 
+DATA_SEED = 0
+"""Row limits, teacher and demo backbone are the same whatever the run's seeds."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -60,6 +63,11 @@ class TaskOptions(Options):
     def spec(self) -> TaskSpec:
         """What the task is, without its data. Raises UserError where the description does not hold together."""
         return resolve(self.name, self.text, self.label, self.labels, self.metric)
+
+    def load(self) -> Task:
+        """The task with its data, its training rows limited; all splits open. Raises UserError."""
+        task = load_task(self.name, self.data, text=self.text, label=self.label, labels=self.labels, metric=self.metric)
+        return task.limited(self.rows, DATA_SEED)
 
 
 class MethodEntry(BaseModel):
@@ -170,10 +178,10 @@ class Experiment(Options):
         for place, names in (
             ("tasks", [task.name for task in self.all_tasks]),
             ("methods", [entry.name for entry in self.methods]),
-            ("seeds", list(self.seeds)),
+            ("seeds", [str(seed) for seed in self.seeds]),
             ("budgets", [budget.budget().label() for budget in self.budgets]),
         ):
-            twice = sorted({str(name) for name in names if names.count(name) > 1})
+            twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{place} must be distinct; {', '.join(twice)} is there twice")
         return self

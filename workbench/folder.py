@@ -12,7 +12,7 @@ import yaml
 from methods.errors import UserError
 from methods.recipe import Hardware
 from methods.training.checkpoint import write_atomically
-from workbench.experiment import Experiment, HardwareOptions, TaskOptions
+from workbench.experiment import Experiment, HardwareOptions
 from workbench.loading import check, read_yaml
 from workbench.places import notation
 
@@ -75,18 +75,24 @@ class RunFolder:
         return settled
 
 
-def settle(options: HardwareOptions, previous: HardwareOptions | None) -> HardwareOptions:
-    """`auto` and None become what the run has had so far, else what this machine offers. Raises UserError for a missing GPU."""
+def settle(options: HardwareOptions, previous: HardwareOptions | None, present: bool = True) -> HardwareOptions:
+    """`auto` and None become what the run has had so far, else what this machine offers.
+
+    Raises UserError where `present` asks for a GPU to be there and it is not.
+    """
     import torch
 
     device, threads = options.device, options.threads
     if device == "auto":
         device = previous.device if previous else "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+    if present and device == "cuda" and not torch.cuda.is_available():
         raise UserError("hardware.device: cuda, but torch sees no GPU here; write cpu or auto")
-    if threads is None:
-        threads = previous.threads if previous and previous.threads else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return HardwareOptions(device=device, precision=options.precision, threads=threads)
+    return HardwareOptions(device=device, precision=options.precision, threads=threads or (previous and previous.threads) or _cores())
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hardware(options: HardwareOptions) -> Hardware:
@@ -131,12 +137,3 @@ def _different(place: tuple[str | int, ...], before: Any, after: Any) -> list[st
         return [line for key in keys for line in _different((*place, key), before.get(key), after.get(key))]
     return [] if before == after else [notation(place)]
 
-
-def task_named(experiment: Experiment, name: str | None) -> TaskOptions:
-    """The task of that name, or the only one. Raises UserError where there is none, or several and no name."""
-    tasks = {task.name: task for task in experiment.all_tasks}
-    if name is None and len(tasks) == 1:
-        return next(iter(tasks.values()))
-    if name not in tasks:
-        raise UserError(f"--task {name or '(missing)'}: the run has {', '.join(tasks)}")
-    return tasks[name]

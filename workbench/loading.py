@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node)
         if isinstance(key, Hashable) and key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
         seen.add(key)

@@ -13,11 +13,11 @@ from methods.errors import UserError
 from methods.recipe import Context, Hardware, Recipe, StageRecord
 from methods.registry import Method, get
 from methods.space import SearchSpace
-from methods.tasks.task import Task, load_task
+from methods.tasks.task import Task
 from search.archive import Archive
 from search.limits import check_budget, cost_function
 from search.strategies.registry import make
-from workbench.experiment import Experiment, MethodEntry, TaskOptions
+from workbench.experiment import DATA_SEED, Experiment, MethodEntry, TaskOptions
 from workbench.folder import RunFolder, hardware
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from methods.tasks.batches import Collate
     from methods.tasks.head import Head
     from search.strategies.strategy import CostOf
-
-DATA_SEED = 0
-"""Splits, row limits, teacher and demo backbone are the same whatever the run's seeds."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,7 @@ class Session:
     def task(self, options: TaskOptions) -> Task:
         """The task with its data, its training rows limited; all splits open."""
         if options.name not in self._tasks:
-            about = {"text": options.text, "label": options.label, "labels": options.labels, "metric": options.metric}
-            self._tasks[options.name] = load_task(options.name, options.data, **about).limited(options.rows, DATA_SEED)
+            self._tasks[options.name] = options.load()
         return self._tasks[options.name]
 
     def collate(self, options: TaskOptions, method: str = "") -> Collate:

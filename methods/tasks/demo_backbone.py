@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from methods.backbone import BackboneConfig
 from methods.tasks.batches import training_batches
 from methods.tasks.demo_grammar import draw_list, draw_pair
 
@@ -44,6 +45,15 @@ def make_demo_backbone(folder: Path, seed: int, steps: int = STEPS) -> None:
     _save(model, tokenizer, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def demo_config(seed: int) -> BackboneConfig:
+    """The shape that `make_demo_backbone` gives the backbone, with nothing trained."""
+    return BackboneConfig.from_transformers(_config(len(_tokenizer(_texts(seed)[:2000]))), "demo")
+
+
+def _texts(seed: int) -> list[str]:
+    return _sentences(STEPS * BATCH, Random(f"backbone {seed}"))
 
 
 def _sentences(count: int, rng: Random) -> list[str]:

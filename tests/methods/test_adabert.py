@@ -248,6 +248,27 @@ def test_first_state_is_the_mean_of_the_texts_and_masks_are_united() -> None:
         older, newer = newer, states[k + 1]
 
 
+def test_operations_see_the_mask_of_their_source() -> None:
+    supernet, batch = supernet_of(), batch_of()
+    nodes = [[(0, "identity"), (1, "identity")], [(0, "max_pool_3"), (2, "max_pool_3")]]
+    network = supernet.extract(supernet.space.architecture(1, nodes))
+    texts = supernet.texts(batch)
+    states, mask = network.encoder(texts)
+    (first, mask_a), (second, mask_b) = texts
+    assert torch.equal(mask, mask_a | mask_b)
+    shares = network.encoder[0].weights.softmax(0)
+    for row in range(4):
+        a, both = int(mask_a[row].sum()), int(mask[row].sum())
+        added = (first + second)[row, :both]
+        pooled = nn.functional.pad(_neighbours(first[row, :a]), (0, 0, 0, both - a)) + _neighbours(added)
+        torch.testing.assert_close(states[1][row, :both], shares[0] * added + shares[1] * pooled)
+
+
+def _neighbours(hidden: Tensor) -> Tensor:
+    """Maximum over each token and its neighbours, of one text (L, d) without padding."""
+    return torch.stack([hidden[max(0, i - 1) : i + 2].amax(0) for i in range(len(hidden))])
+
+
 def test_head_by_hand() -> None:
     torch.manual_seed(0)
     module = LayerAttentionHead(4, 3, 2).build().eval()
@@ -294,6 +315,17 @@ def test_the_laws_hold_under_every_option_of_the_space(change: dict[str, object]
                 cost = costs(candidate.spec, length=9, batch=4)
                 assert counter.get_total_flops() == cost.flops
                 assert sum(p.numel() for p in candidate.parameters()) == cost.parameters
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_depth_has_its_own_layer_weights_and_unless_shared_classifier(shared: bool) -> None:
+    supernet = supernet_of(SMALL.model_copy(update={"shared_classifier": shared}))
+    for k in (1, 2, 3):
+        used = supernet.parameters_of(supernet.space.uniform(k, "identity"))
+        ends = {name for name in used if not name.startswith(("stem.", "cells."))}
+        place = 0 if shared else k - 1
+        assert ends == {f"layer_weights.{k - 1}", f"classifiers.{place}.weight", f"classifiers.{place}.bias"}
+        assert {name.split(".")[1] for name in used if name.startswith("cells.")} == {str(i) for i in range(k)}
 
 
 def test_training_mode_does_not_see_padding() -> None:

@@ -112,6 +112,13 @@ def test_samplers_start_from_the_anchors(name: str) -> None:
     assert start(name, LARGE).ask(len(anchors)) == anchors
 
 
+def test_anchors_are_parents_of_the_first_generation() -> None:
+    anchors = LARGE.anchors()
+    children = advance(start("nsga2", LARGE), LARGE, Budget(), len(anchors) + 20)[len(anchors) :]
+    heads = [gene for child in children for gene in child.choices["heads"]]
+    assert np.mean([gene in (6, 12) for gene in heads]) > 0.7
+
+
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_samplers_learn_the_limit_from_what_exceeds_it(name: str) -> None:
     limit, cost_of = share(LARGE, 0.25), costs_of(LARGE)

@@ -1,0 +1,42 @@
+"""How fast this machine multiplies matrices, and what that says of the time a plan takes: an estimate, and called so."""
+
+from __future__ import annotations
+
+import time
+
+from methods.backbone import BackboneConfig
+
+SHARE = 0.4
+"""Of the rate of bare matrix products a training step reaches about this much (norms, activations, Python, the optimiser)."""
+SECONDS = 0.5
+TOKENS = 512
+
+
+def matmul_rate(backbone: BackboneConfig, threads: int, seconds: float = SECONDS) -> float:
+    """FLOPs per second of products of the sizes of the backbone's feed-forward layers, in float32 on the CPU."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        states, weight = torch.randn(TOKENS, backbone.hidden), torch.randn(backbone.hidden, backbone.intermediate)
+        with torch.inference_mode():
+            torch.mm(states, weight)
+            count, started = 0, time.monotonic()
+            while (spent := time.monotonic() - started) < seconds:
+                torch.mm(states, weight)
+                count += 1
+    finally:
+        torch.set_num_threads(before)
+    return 2.0 * TOKENS * backbone.hidden * backbone.intermediate * count / spent
+
+
+def duration(seconds: float) -> str:
+    """A time in the largest units that matter: 40 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:,.0f} days"
