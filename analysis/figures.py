@@ -52,21 +52,21 @@ def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str 
     """Draws quality over cost of everything that was measured, and writes it as PNG and as SVG.
 
     One row of panels per task: on the left what the search saw (`shared` weights on `search`, means over seeds) with the front that no
-    other beats; on the right what ships (`finished` on `validation`) with the winner of each budget and the controls. The two are never
-    in one panel. `cost`: flops, parameters or other_parameters. `path` may end in .png, in .svg or in neither; returns the PNG's path.
+    other beats; on the right what ships (`finished` on `validation`) with the winner of each budget and the controls. The two splits are
+    never in one panel. `cost`: flops, parameters or other_parameters. `path` may end in .png, .svg or in neither; returns the PNG's path.
     Raises UserError where there is nothing to draw or the folder can't be written.
     """
     if cost not in LIMITS:
         raise UserError(f"cost {cost!r} is unknown; there are {', '.join(LIMITS)}")
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
-    tasks = list(dict.fromkeys(task for run in opened for task in run.tasks))
-    if not tasks:
-        raise UserError(f"{', '.join(str(run.path) for run in opened)}: nothing was measured yet, there is nothing to draw")
     try:
+        tasks = list(dict.fromkeys(task for run in opened for task in run.tasks))
+        if not tasks:
+            raise UserError(f"{', '.join(str(run.path) for run in opened)}: nothing was measured yet, there is nothing to draw")
         return _draw(opened, tasks, cost, Path(path))
     finally:
         for run in opened:
-            run.archive.close()
+            run.close()
 
 
 def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> Path:
@@ -101,7 +101,8 @@ def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: st
             _draw_finished(right, run, mine, styles[method], axis)
         _draw_controls(right, run, task, styles, axis)
     left.set_title(f"{task}: shared weights, split search", loc="left", pad=15)
-    right.set_title(f"{task}: finished networks, split validation", loc="left", pad=15)
+    pale = ", pale: shared weights" if any(m.kind == "shared" and m.split == "validation" for m in measured) else ""
+    right.set_title(f"{task}: finished networks, split validation{pale}", loc="left", pad=15)
     left.set_ylabel(measured[0].metric)
     if min(spent) > 0 and max(spent) / min(spent) > 10:
         _logarithmic(left)
@@ -126,9 +127,12 @@ def _draw_search(axes: Axes, mine: Sequence[Measurement], style: _Style, axis: _
 
 
 def _draw_finished(axes: Axes, run: Run, mine: Sequence[Measurement], style: _Style, axis: _Axis) -> None:
-    """Finished networks, means over seeds with their standard deviation, and a ring around the winner of each budget."""
+    """Finished networks, means over seeds with their standard deviation, and a ring around the winner of each budget; pale behind them
+    what was measured there with shared weights."""
     from search.candidates import candidates
 
+    for c in candidates(mine, "shared", "validation"):
+        axes.scatter([axis.of(c.costs)], [c.quality], s=20, marker=style.marker, color=style.color, alpha=0.4, linewidths=0, zorder=2)
     found = candidates(mine, "finished", "validation")
     if not found:
         return

@@ -59,17 +59,25 @@ def head_to_head(runs: Sequence[Path | str] | Path | str, budgets: Sequence[Budg
     reported on `validation`. Raises UserError where a folder is no run, its archive can't be read, or nothing was measured in any.
     """
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
-    blocks = [_block(run, task, budget) for run in opened for task in run.tasks for budget in (run.budgets if budgets is None else budgets)]
-    if not blocks:
-        places = ", ".join(str(run.path) for run in opened)
-        missing = "no budget is given" if any(run.tasks for run in opened) else "nothing was measured yet; go on with `elastibench run`"
-        raise UserError(f"{places}: {missing}")
-    for run in opened:
-        run.archive.close()
+    try:
+        blocks = [
+            _block(run, task, budget, named=len(opened) > 1)
+            for run in opened
+            for task in run.tasks
+            for budget in (run.budgets if budgets is None else budgets)
+        ]
+        if not blocks:
+            places = ", ".join(str(run.path) for run in opened)
+            missing = "no budget is given" if any(run.tasks for run in opened) else "nothing was measured yet; go on with `elastibench run`"
+            raise UserError(f"{places}: {missing}")
+    finally:
+        for run in opened:
+            run.close()
     return HeadToHead(joined(blocks), tuple(run.name for run in opened))
 
 
-def _block(run: Run, task: str, budget: Budget) -> Block:
+def _block(run: Run, task: str, budget: Budget, named: bool) -> Block:
+    """`named`: sentences name their run."""
     metric = next(m.metric for m in run.measurements if m.task == task)
     found = {method: winners(run, task, method, budget) for method in run.methods(task)}
     rows = [_method_row(run, task, method, budget, metric, result) for method, result in found.items()]
@@ -77,7 +85,8 @@ def _block(run: Run, task: str, budget: Budget) -> Block:
         rows.append(random_row(run, task, method, budget, metric))
         rows.append(untrained_row(run, task, method, budget, metric, [] if isinstance(result, str) else result))
     rows += [truncated_row(run, task, budget, metric), teacher_row(run, task, budget, metric)]
-    sentences = tuple(verdict(run, task, method, budget, result) for method, result in found.items())
+    head = f"{run.name}, " if named else ""
+    sentences = tuple(head + verdict(run, task, method, budget, result) for method, result in found.items())
     return Block(task, budget, run.length, run.batch, tuple(rows), sentences)
 
 

@@ -39,6 +39,11 @@ class Run:
 
         return Archive(self.path / "archive.db", create=False)
 
+    def close(self) -> None:
+        """Gives the archive's connections back, if it was opened."""
+        if "archive" in self.__dict__:
+            self.archive.close()
+
     @cached_property
     def measurements(self) -> list[Measurement]:
         return self.archive.measurements()
@@ -92,10 +97,12 @@ def _open(folder: Path, name: str) -> Run:
         raise UserError(f"{folder}: no run folder (it has no experiment.yaml); `elastibench run` makes one") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file}: can't be read ({str(error).splitlines()[0]})") from error
-    if not isinstance(experiment, Mapping):
-        raise UserError(f"{file}: is no experiment (a mapping with backbone, methods, budgets)")
-    cost = experiment.get("cost") or {}
-    return Run(folder, name, _budgets(experiment.get("budgets") or [], file), int(cost.get("length", 128)), int(cost.get("batch", 1)))
+    try:
+        cost = experiment.get("cost") or {}
+        budgets = _budgets(experiment.get("budgets") or [], file)
+        return Run(folder, name, budgets, int(cost.get("length", 128)), int(cost.get("batch", 1)))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: is no experiment (a mapping with `budgets`, a list of limits, and `cost`: length and batch)") from error
 
 
 def _budgets(entries: Sequence[Mapping[str, Any]], file: Path) -> tuple[Budget, ...]:

@@ -29,7 +29,7 @@ def empty(columns: Sequence[str], reason: str) -> Cells:
 def search_cost(run: Run, task: str, method: str, budget: Budget) -> Cells:
     """Mean over seeds of what the search under this budget cost; a search that served every budget is counted whole."""
     rows = [row for row in run.searches if (row.task, row.method) == (task, method)]
-    rows = [row for row in rows if row.budget == budget.label()] or [row for row in rows if row.budget in ("", "every budget")]
+    rows = [row for row in rows if row.budget == budget.label()] or [row for row in rows if not row.budget]
     if not rows:
         return empty(SEARCH_COLUMNS, "no search recorded")
     return Cells({f"search_{name}": _per_seed(rows, name) for name in ("evaluations", "seconds")}, {})

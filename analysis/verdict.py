@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.controls import random_in_window
@@ -79,10 +79,10 @@ def _search_scores(run: Run, candidates: Sequence[Measurement]) -> list[float] |
     return None
 
 
-def _tested(difference: float, test: object) -> tuple[str, bool | None]:
+def _tested(difference: float, test: Callable[[], PairedTest | tuple[float, float]]) -> tuple[str, bool | None]:
     """The test in words, and whether our networks are better beyond chance (None: not known)."""
     try:
-        result = test()  # type: ignore[operator]
+        result = test()
     except NoTestError as error:
         return f"no test: {error}", None
     if isinstance(result, PairedTest):

@@ -28,8 +28,8 @@ def open_database(location: str | Path, create: bool) -> tuple[Engine, str, Path
         _look(path, name, create)
     try:
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS} if path else {})
-    except ImportError as error:
-        raise UserError(f"{name}: the driver of this database is not installed ({first_line(error)})") from error
+    except (ImportError, ArgumentError) as error:
+        raise UserError(f"{name}: there is no driver for this database ({first_line(error)})") from error
     if path:
         event.listen(engine, "connect", _use_write_ahead_log)
         event.listen(engine, "begin", _begin)

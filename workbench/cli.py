@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 from methods.errors import UserError
 
 
-
 class _Commands(TyperGroup):
     """Turns a user's mistake and an interruption into one message and an exit code."""
 

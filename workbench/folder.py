@@ -37,20 +37,21 @@ class RunFolder:
     def method(self, task: str, method: str, seed: int) -> Path:
         return self.path / task / method / f"seed-{seed}"
 
-    def baseline(self, task: str, name: str, seed: int) -> Path:
-        return self.path / task / name / f"seed-{seed}"
+    def require(self) -> None:
+        """Raises UserError where this is no run folder."""
+        if not self.experiment_file.is_file():
+            raise UserError(f"{self.path}: no run folder (it has no experiment.yaml); make one with: elastibench run EXPERIMENT.yaml")
 
     def experiment(self) -> Experiment:
         """The experiment of an existing run. Raises UserError where this is no run folder."""
-        if not self.experiment_file.is_file():
-            raise UserError(f"{self.path}: no run folder (it has no experiment.yaml); make one with: elastibench run EXPERIMENT.yaml")
+        self.require()
         return check(read_yaml(self.experiment_file), str(self.experiment_file), self.path)
 
-    def claim(self, experiment: Experiment) -> Experiment:
-        """Makes the folder this experiment's, or goes on in it; returns the experiment with device and threads settled.
+    def examine(self, experiment: Experiment) -> Experiment:
+        """The experiment with device and threads settled, as this folder would take it; nothing is written.
 
-        A run may go on with more tasks, methods, seeds, budgets or controls. Raises UserError, with nothing changed, where anything
-        else differs that changes numbers, where the folder holds something else, or where it can't be written to.
+        A run may go on with more tasks, methods, seeds, budgets or other controls. Raises UserError where anything else differs that
+        changes numbers, or where the folder holds something else.
         """
         previous = self.experiment() if self.experiment_file.exists() else None
         settled = experiment.model_copy(update={"hardware": settle(experiment.hardware, previous.hardware if previous else None)})
@@ -61,8 +62,14 @@ class RunFolder:
                     f"{self.path}: the run folder of another experiment; different: {', '.join(different)}. "
                     "Choose another folder with --output, or remove this one"
                 )
+        elif self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is no folder; choose another with --output")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"{self.path}: is not empty and no run folder (it has no experiment.yaml); choose another with --output")
+        return settled
+
+    def claim(self, settled: Experiment) -> None:
+        """Makes the folder where it is not there and writes the experiment into it. Raises UserError where it can't be written to."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK | os.X_OK):
@@ -72,7 +79,6 @@ class RunFolder:
                 write_atomically(self.experiment_file, text)
         except OSError as error:
             raise UserError(f"{self.path}: can't be written to ({error.strerror or error}); choose another folder with --output") from error
-        return settled
 
 
 def settle(options: HardwareOptions, previous: HardwareOptions | None, present: bool = True) -> HardwareOptions:

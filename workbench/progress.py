@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from workbench.planning import Plan, StageRow
+from workbench.planning import Plan
 from workbench.speed import duration
 
 
@@ -22,27 +21,22 @@ class Reporter:
     console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
     _done: float = 0.0
     _timed: tuple[float, float] = (0.0, 0.0)
-    _left_out: set[tuple[str, str, str, int]] = field(default_factory=set)
-    _started: float = field(default_factory=time.monotonic)
+    _last: float = field(default_factory=time.monotonic)
 
     def say(self, *words: str) -> None:
         """One line: what comes now, what part of the work is done, and the time left."""
         total = self.plan.flops or 1.0
         left = max(0.0, total - self._done) / self.rate
-        self.console.print(f"[bold]{' · '.join(words)}[/bold]  ({self._done / total:.0%} done, about {duration(left)} left)", soft_wrap=True)
+        state = f"({self._done / total:.0%} done, about {duration(left)} left)"
+        self.console.print(f"{' · '.join(words)}  {state}", soft_wrap=True, markup=False)
 
-    def done(self, task: str, who: str, stages: Sequence[str], seed: int, seconds: float) -> None:
-        """A part of the plan is finished; `seconds` it took just now, next to nothing where it was read back."""
-        for stage in stages:
-            if (task, who, stage, seed) in self._left_out:
-                continue
-            self._left_out.add((task, who, stage, seed))
-            flops = sum(row.flops for row in self._rows(task, who, stage))
-            self._done += flops
-            if seconds > 1.0:
-                self._timed = self._timed[0] + flops, self._timed[1] + seconds
-        if self._timed[1] > 1.0 and self._timed[0] > 0:
-            self.rate = self._timed[0] / self._timed[1]
-
-    def _rows(self, task: str, who: str, stage: str) -> list[StageRow]:
-        return [row for row in self.plan.stages if (row.task, row.who, row.stage) == (task, who, stage)]
+    def finished(self, task: str, who: str, stage: str) -> None:
+        """A stage has ended; what took no time to speak of was read back and says nothing of the rate."""
+        now = time.monotonic()
+        flops = sum(row.flops for row in self.plan.stages if (row.task, row.who, row.stage) == (task, who, stage))
+        self._done += flops
+        if now - self._last > 1.0:
+            self._timed = self._timed[0] + flops, self._timed[1] + now - self._last
+            if self._timed[0] > 0:
+                self.rate = self._timed[0] / self._timed[1]
+        self._last = now

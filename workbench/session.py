@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from methods.backbone import Backbone
+from methods.backbone import Backbone, BackboneConfig
 from methods.budget import Budget
 from methods.errors import UserError
 from methods.recipe import Context, Hardware, Recipe, StageRecord
@@ -19,6 +20,7 @@ from search.limits import check_budget, cost_function
 from search.strategies.registry import make
 from workbench.experiment import DATA_SEED, Experiment, MethodEntry, TaskOptions
 from workbench.folder import RunFolder, hardware
+from workbench.sizes import backbone_config
 
 if TYPE_CHECKING:
     from methods.network import Network
@@ -72,9 +74,16 @@ class Session:
         return Backbone.load(str(self.folder.backbone.resolve()))
 
     @cached_property
+    def shape(self) -> BackboneConfig:
+        """The backbone's; known before the demo's is made."""
+        if self.experiment.backbone == "demo":
+            return backbone_config("demo", self.folder.backbone)[0]
+        return self.backbone.config
+
+    @cached_property
     def members(self) -> list[Member]:
         """The methods with their spaces. Raises UserError, by its place, where a space can't be."""
-        return [member_of(entry, index, self.backbone.config, self.name) for index, entry in enumerate(self.experiment.methods)]
+        return [member_of(entry, index, self.shape, self.name) for index, entry in enumerate(self.experiment.methods)]
 
     def task(self, options: TaskOptions) -> Task:
         """The task with its data, its training rows limited; all splits open."""
@@ -95,14 +104,14 @@ class Session:
     def cost_of(self, member: Member, head: Head) -> CostOf:
         """Costs of a method's architectures at the experiment's length and batch."""
         cost = self.experiment.cost
-        return cost_function(member.space, self.backbone.config, head, cost.length, cost.batch)
+        return cost_function(member.space, self.shape, head, cost.length, cost.batch)
 
     def possible(self, member: Member, head: Head) -> list[Budget]:
         """The budgets that the method's smallest architecture meets."""
         cost, found = self.experiment.cost, []
         for budget in self.experiment.all_budgets():
             try:
-                check_budget(member.space, budget, self.backbone.config, head, cost.length, cost.batch)
+                check_budget(member.space, budget, self.shape, head, cost.length, cost.batch)
             except UserError:
                 continue
             found.append(budget)
@@ -112,15 +121,14 @@ class Session:
         """Everything that would fail later, before anything is trained. Raises UserError."""
         for member in self.members:
             if not member.recipe.trainable:
-                raise UserError(
-                    f"{self.name}: {member.place}: {member.name} can be planned and hosted, but this version does not train it yet; take it out"
-                )
+                why = "can be planned and hosted, but this version does not train it yet; take it out"
+                raise UserError(f"{self.name}: {member.place}: {member.name} {why}")
         for options in self.experiment.all_tasks:
             head = self.task(options).head
-            if options.max_length > self.backbone.config.positions:
+            if options.max_length > self.shape.positions:
                 raise UserError(
                     f"{self.name}: task {options.name}: max_length: {options.max_length}, "
-                    f"but the backbone has only {self.backbone.config.positions} positions"
+                    f"but the backbone has only {self.shape.positions} positions"
                 )
             for member in self.members:
                 make(self.experiment.search.strategy, member.space, 0, Budget(), self.cost_of(member, head), 1)
@@ -132,18 +140,29 @@ class Session:
             refusals = []
             for member in self.members:
                 try:
-                    check_budget(member.space, budget, self.backbone.config, head, cost.length, cost.batch)
+                    check_budget(member.space, budget, self.shape, head, cost.length, cost.batch)
                 except UserError as error:
                     refusals.append(str(error))
             if len(refusals) == len(self.members):
                 raise UserError(f"{self.name}: budgets[{index}]: no method can meet it. " + "; ".join(refusals))
 
-    def context(self, options: TaskOptions, folder: Path, seed: int, who: str, teacher: Network | None, reads: tuple[str, ...]) -> Context:
-        """What a recipe may touch; its stages are recorded in the archive under `who`."""
+    def context(
+        self,
+        options: TaskOptions,
+        folder: Path,
+        seed: int,
+        who: str,
+        teacher: Network | None = None,
+        reads: tuple[str, ...] = ("train", "search"),
+        heard: Callable[[StageRecord], None] | None = None,
+    ) -> Context:
+        """What a recipe may touch; its stages are recorded in the archive under `who`, then told to `heard`."""
         task = self.task(options)
 
         def record(stage: StageRecord) -> None:
             self.archive.record_stage(task.name, who, seed, stage)
+            if heard:
+                heard(stage)
 
         view = task.restricted(*reads)
         return Context(folder, self.backbone, view, seed, teacher, self.hardware, record, options.max_length)

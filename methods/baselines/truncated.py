@@ -22,7 +22,7 @@ from methods.tasks.batches import joint
 from methods.tasks.head import Head
 from methods.training.distillation import hidden_loss, soft_cross_entropy
 from methods.training.loop import Backward, Batch
-from methods.training.stage import run_stage, training_flops
+from methods.training.stage import run_stage, training_flops, training_rows
 
 NAME = "truncated-kd"
 
@@ -67,7 +67,7 @@ def train_truncated(context: Context, architecture: Architecture, options: Trunc
     per_batch = training_flops([student.spec], [full_spec(config, head)])
     schedule = options
     if flops is not None:
-        data = collate.encode(context.task.split("train"))
+        data = collate.encode(training_rows(context, options))
         length = round(float(data.lengths.mean()))
         schedule = options.model_copy(update={"epochs": flops / per_batch(len(data), length)})
     settings = {"architecture": architecture.canonical, "options": options.model_dump(), "max_length": context.max_length}

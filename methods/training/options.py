@@ -19,10 +19,11 @@ class Schedule(Options):
     """Optimiser and length of one stage; defaults are DynaBERT's (its section 4.1 and released code).
 
     Weight decay spares biases and norms; the learning rate rises over `warmup` (share of all steps) and falls linearly to 0.
-    `accumulation`: batches whose gradients are added up for one step. `bucketing`: batches of similar length.
+    `rows`: at most so many training rows, a stratified choice (null: all). `accumulation`: batches whose gradients are added up for one step. `bucketing`: batches of similar length.
     `select_every`: every so many steps all is scored on `search` and the best state is kept at the end (0: the last state is).
     """
 
+    rows: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[float, Field(gt=0)] = 3.0
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
@@ -36,8 +37,8 @@ class Schedule(Options):
     select_every: Annotated[int, Field(ge=0)] = 0
 
     def steps(self, rows: int) -> int:
-        """Optimiser steps on so many rows: floor(batches / accumulation) x epochs, at least one."""
-        batches = -(-rows // self.batch_size)
+        """Optimiser steps where there are so many rows: floor(batches / accumulation) x epochs, at least one."""
+        batches = -(-min(rows, self.rows or rows) // self.batch_size)
         return max(1, int(max(1, batches // self.accumulation) * self.epochs))
 
 

@@ -17,6 +17,7 @@ from methods.errors import UserError
 from methods.network import NetworkSpec
 from methods.recipe import Context, StageRecord
 from methods.tasks.batches import Collate
+from methods.tasks.task import Split
 from methods.training.checkpoint import file_digest, write_atomically
 from methods.training.loop import Loop, Step
 from methods.training.options import Schedule
@@ -41,7 +42,7 @@ def run_stage(
     `settings` are what the result depends on besides schedule, data and seed; a folder made with others is refused.
     """
     folder = context.folder / name
-    train = context.task.split("train")
+    train = training_rows(context, schedule)
     fingerprint = {
         "stage": name,
         "schedule": schedule.model_dump(),
@@ -60,6 +61,11 @@ def run_stage(
         write_finished(folder, model, fingerprint, record)
     model.eval()
     context.record(record)
+
+
+def training_rows(context: Context, schedule: Schedule) -> Split:
+    """The rows of `train` that a stage reads; the same choice in every stage, method and seed."""
+    return context.task.limited(schedule.rows, seed=0).split("train")
 
 
 def write_finished(folder: Path, model: nn.Module, fingerprint: dict[str, Any], record: StageRecord) -> None:

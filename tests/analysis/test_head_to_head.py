@@ -231,6 +231,7 @@ def test_runs_under_one_budget_share_a_block(tmp_path: Path) -> None:
     assert [b.budget.name for b in table.blocks] == ["small", "tiny"]
     assert {(r.run, r.row) for r in table.blocks[0].rows if r.kind == "method"} == {("one", "dynabert"), ("two", "other")}
     assert "run  " in table.render("table").splitlines()[1]
+    assert [sentence.split(":")[0] for sentence in table.blocks[0].sentences] == ["one, sst2, small, dynabert", "two, sst2, small, other"]
 
 
 def test_a_latency_that_was_not_measured_is_said(tmp_path: Path) -> None:
@@ -247,6 +248,10 @@ def test_no_run_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "fresh" / "archive.db").unlink()
     with pytest.raises(UserError, match="archive"):
         head_to_head(tmp_path / "fresh")
+    for damaged in ("[]", "budgets: 3", "cost: {length: long}"):
+        (tmp_path / "fresh" / "experiment.yaml").write_text(damaged)
+        with pytest.raises(UserError, match=r"experiment\.yaml: is no experiment"):
+            head_to_head(tmp_path / "fresh")
     (tmp_path / "fresh" / "experiment.yaml").write_text("{")
     with pytest.raises(UserError, match=r"experiment\.yaml"):
         head_to_head(tmp_path / "fresh")

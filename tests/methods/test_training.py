@@ -131,6 +131,7 @@ def test_select_every_keeps_the_best_state(tiny_backbone: Backbone, tiny_task: T
 def test_schedule() -> None:
     assert Schedule(epochs=3, batch_size=32).steps(100) == 12
     assert Schedule(epochs=3, batch_size=32, accumulation=2).steps(100) == 6
+    assert Schedule(epochs=3, batch_size=32, rows=64).steps(100) == Schedule(epochs=3, batch_size=32).steps(64) == 6
     assert [rate(s, 10, 0.0) for s in (0, 5, 9)] == [1.0, 0.5, 0.1]
     rates = [rate(s, 100, 0.1) for s in range(100)]
     assert max(rates) == rates[10] == 1.0 and rates[0] < rates[5] < 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from methods.budget import Budget, format_quantity, parse_quantity
 from search.archive import Archive
@@ -25,7 +26,7 @@ def query(
     folder = RunFolder(run)
     folder.require()
     given = {"max_params": max_params, "max_params_non_embedding": max_params_non_embedding, "max_flops": max_flops}
-    limits = {name: parse_quantity(value, name) for name, value in given.items() if value is not None}
+    limits: dict[str, Any] = {name: parse_quantity(value, name) for name, value in given.items() if value is not None}
     with Archive(folder.archive, create=False) as archive:
         return best(archive, Budget(**limits), method, task)
 

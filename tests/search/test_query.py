@@ -1,0 +1,265 @@
+"""The query: what `best` and `pareto_front` say is what a plain look at every measurement says."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from methods.budget import Budget
+from methods.costs import Costs
+from methods.errors import UserError
+from methods.space import Architecture
+from search.archive import Archive
+from search.candidates import candidates, pareto_front
+from search.measurement import Kind, Measurement
+from search.query import Answer, NothingFits, best
+
+
+def made(width: int, quality: float = 0.5, kind: Kind = "shared", seed: int = 0, **changes: Any) -> Measurement:
+    """A measurement of architecture `width`, which costs 10 w + 100 parameters and 1000 w FLOPs unless told."""
+    facts: dict[str, Any] = {"costs": Costs(100, 10 * width, 1000 * width), "split": "search", "weights_digest": f"w{seed}", **changes}
+    method = facts.pop("method", "toy")
+    return Measurement(
+        Architecture.of(method, {"width": width}),
+        facts.pop("task", "sst2"),
+        split_digest=facts["split"],
+        kind=kind,
+        seed=seed,
+        metric="accuracy",
+        metrics={"accuracy": quality, "f1": quality / 2},
+        **facts,
+    )
+
+
+def answer(found: Sequence[Measurement], budget: Budget, **only: str) -> Answer:
+    result = best(found, budget, **only)
+    assert isinstance(result, Answer)
+    return result
+
+
+def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | None:
+    """The winner's id and kind by one loop after another over everything."""
+    for kind in ("finished", "shared"):
+        ranked = []
+        for architecture in {m.architecture for m in found}:
+            last = {m.seed: m for m in found if m.architecture == architecture and m.kind == kind and m.split == "search"}
+            if last and budget.met_by(costs := last[max(last)].costs):
+                mean = math.fsum(m.quality for m in last.values()) / len(last)
+                ranked.append((-round(mean, 12), costs.flops, costs.parameters, architecture.id))
+        if ranked:
+            return min(ranked)[-1], kind
+    return None
+
+
+widths = st.integers(1, 6)
+measurements = st.lists(
+    st.builds(
+        lambda width, flops, **facts: made(width, costs=Costs(100, 10 * (width // 2), 1000 * flops), **facts),
+        width=widths,
+        flops=st.integers(1, 3),
+        quality=st.sampled_from([0.1, 0.2, 0.3, 0.4]),
+        kind=st.sampled_from(["shared", "finished", "control", "predicted"]),
+        seed=st.integers(0, 2),
+        split=st.sampled_from(["search", "search", "validation"]),
+    ),
+    max_size=25,
+)
+budgets = st.builds(
+    Budget,
+    max_params=st.none() | st.integers(100, 140),
+    max_params_non_embedding=st.none() | st.integers(1, 40),
+    max_flops=st.none() | st.integers(500, 4000),
+)
+tenth = [made(1, q, seed=s) for s, q in enumerate((0.1, 0.2, 0.3))] + [made(1, 0.2)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(measurements, budgets)
+@example(tenth, Budget())
+def test_best_equals_a_plain_look_at_everything(found: list[Measurement], budget: Budget) -> None:
+    ranked = [m for m in found if m.split == "search" and m.kind in ("shared", "finished")]
+    if not ranked:
+        with pytest.raises(UserError, match="nothing was measured"):
+            best(found, budget)
+        return
+    result, expected = best(found, budget), plainly(found, budget)
+    if expected is not None:
+        assert isinstance(result, Answer)
+        assert (result.architecture.id, result.kind) == expected
+        assert budget.met_by(result.costs) and all(left >= 0 for left in result.slack.values())
+    else:
+        assert isinstance(result, NothingFits)
+        everything = [c for kind in ("finished", "shared") for c in candidates(found, kind)]
+        for name, limit in budget.limits().items():
+            least = min(c.costs.measured_against()[name] for c in everything)
+            assert result.smallest[name] == least
+            assert (name in result.binding) >= (least > limit)
+        assert result.binding
+        assert result.jointly == all(result.smallest[name] <= limit for name, limit in budget.limits().items())
+
+
+@settings(max_examples=300, deadline=None)
+@given(measurements, st.sampled_from(["flops", "parameters"]))
+def test_the_front_equals_a_plain_look_at_every_pair(found: list[Measurement], cost: str) -> None:
+    def beats(one: Measurement, other: Measurement) -> bool:
+        spent, limit = getattr(one.costs, cost), getattr(other.costs, cost)
+        return spent <= limit and one.quality >= other.quality and (spent, one.quality) != (limit, other.quality)
+
+    def point(m: Measurement) -> tuple[float, float]:
+        return getattr(m.costs, cost), m.quality
+
+    front = pareto_front(found, cost)
+    unbeaten = {point(m) for m in found if not any(beats(other, m) for other in found)}
+    assert [point(m) for m in front] == sorted(unbeaten)
+    for m in front:
+        assert m.architecture.id == min(other.architecture.id for other in found if point(other) == point(m))
+
+
+def test_finished_networks_are_ranked_before_shared_weights() -> None:
+    found = [made(1, 0.9), made(2, 0.6, "finished"), made(3, 0.7, "finished"), made(4, 0.99, "control"), made(5, 1.0, "predicted")]
+    assert (answer(found, Budget()).architecture.choices["width"], answer(found, Budget()).kind) == (3, "finished")
+    below = answer(found, Budget(max_flops=1500))
+    assert (below.architecture.choices["width"], below.kind, below.quality) == (1, "shared", 0.9)
+
+
+def test_validation_is_shown_and_never_ranked_by() -> None:
+    found = [made(1, 0.6), made(2, 0.5), made(2, 0.9, split="validation"), made(1, 0.3, split="validation")]
+    result = answer(found, Budget())
+    assert result.architecture.choices == {"width": 1}
+    assert (result.validation, result.validation_kind) == ({"accuracy": 0.3, "f1": 0.15}, "shared")
+    finished = answer([*found, made(1, 0.4, "finished", split="validation")], Budget())
+    assert (finished.validation, finished.validation_kind) == ({"accuracy": 0.4, "f1": 0.2}, "finished")
+    assert answer([made(3)], Budget()).validation is None
+
+
+def test_equals_go_to_the_cheaper() -> None:
+    same = {"quality": 0.5}
+    a = made(1, **same, costs=Costs(100, 50, 2000))
+    b = made(2, **same, costs=Costs(100, 60, 1000))
+    c = made(3, **same, costs=Costs(100, 55, 1000))
+    d = made(4, **same, costs=Costs(105, 50, 1000))
+    assert answer([a, b], Budget()).architecture == b.architecture
+    assert answer([a, b, c], Budget()).architecture == c.architecture
+    assert answer([d, c, b], Budget()).architecture == min((c, d), key=lambda m: m.architecture.id).architecture
+
+
+def test_rounding_is_no_difference_in_quality() -> None:
+    cheap = [made(1, 0.1, seed=0), made(1, 0.2, seed=1)]
+    dear = [made(2, 0.15, seed=0), made(2, math.nextafter(0.15, 1), seed=1)]
+    assert answer([*dear, *cheap], Budget()).architecture.choices == {"width": 1}
+
+
+def test_seeds_are_averaged() -> None:
+    lucky = [made(1, q, seed=s) for s, q in ((2, 0.4), (0, 0.9), (1, 0.5))]
+    steady = [made(2, q, seed=s) for s, q in enumerate((0.7, 0.71, 0.69))]
+    result = answer([*lucky, *steady], Budget())
+    assert result.architecture.choices == {"width": 2}
+    assert result.quality == pytest.approx(0.7) and result.metrics["f1"] == pytest.approx(0.35)
+    assert result.spread == pytest.approx(0.01)
+    assert (result.seeds, result.seed) == ((0, 1, 2), 1)
+    alone = answer(lucky[:1], Budget())
+    assert (alone.spread, alone.seeds, alone.seed) == (0.0, (2,), 2)
+
+
+def test_a_retrained_supernet_replaces_its_old_scores() -> None:
+    found = [made(1, 0.9, weights_digest="old"), made(2, 0.6), made(1, 0.5, weights_digest="new")]
+    assert answer(found, Budget()).architecture.choices == {"width": 2}
+
+
+def test_a_quality_that_is_no_number_never_wins() -> None:
+    assert answer([made(1, math.nan), made(2, 0.0)], Budget()).architecture.choices == {"width": 2}
+    assert [m.architecture.choices["width"] for m in pareto_front([made(1, math.nan), made(2, 0.0)])] == [2]
+
+
+def test_what_is_left_of_each_limit() -> None:
+    result = answer([made(3)], Budget(max_params=200, max_flops=3000))
+    assert result.slack == {"max_params": 70, "max_flops": 0}
+
+
+def test_a_limit_that_nothing_meets_is_named_with_what_exists() -> None:
+    result = best([made(3), made(2), made(4, kind="finished")], Budget(max_params=500, max_flops=1500))
+    assert isinstance(result, NothingFits)
+    assert (result.binding, result.smallest, result.jointly) == (("max_flops",), {"max_params": 120, "max_flops": 2000}, False)
+    assert result.message() == "nothing fits max_params 500, max_flops 1.5K: the smallest that exists is max_flops 2,000"
+
+
+def test_limits_that_can_not_be_met_together_are_named() -> None:
+    found = [made(1, costs=Costs(0, 10, 9000)), made(2, costs=Costs(0, 90, 1000)), made(3, costs=Costs(500, 90, 9000))]
+    budget = Budget(max_params=600, max_params_non_embedding=50, max_flops=5000)
+    result = best(found, budget)
+    assert isinstance(result, NothingFits)
+    assert result.jointly and result.binding == ("max_params_non_embedding", "max_flops")
+    assert "not all at once" in result.message() and "max_flops 1,000" in result.message()
+
+
+def test_latency_counts_where_it_was_measured() -> None:
+    slow = made(1, 0.9, costs=Costs(1, 1, 1, latency={"phone": 0.5}))
+    fast = made(2, 0.5, costs=Costs(1, 1, 1, latency={"phone": 0.1}))
+    budget = Budget(max_latency={"phone": 0.2})
+    assert answer([slow, fast, made(3, 1.0)], budget).architecture == fast.architecture
+    with pytest.raises(UserError, match=r"no cost is known for max_latency\.phone"):
+        best([made(3)], budget)
+    nothing = best([slow], budget)
+    assert isinstance(nothing, NothingFits) and "0.5 s" in nothing.message()
+
+
+def test_tasks_and_methods_are_asked_one_by_one() -> None:
+    found = [made(1, 0.5), made(2, 0.6, method="other"), made(3, 0.9, task="rte")]
+    assert answer(found, Budget(), task="sst2").architecture.method == "other"
+    assert answer(found, Budget(), task="sst2", method="toy").architecture.choices == {"width": 1}
+    with pytest.raises(UserError, match="tasks rte, sst2"):
+        best(found, Budget())
+    with pytest.raises(UserError, match="nothing of method none of task rte"):
+        best(found, Budget(), method="none", task="rte")
+
+
+def test_flops_of_different_lengths_are_not_compared() -> None:
+    found = [made(1), made(2, costs=Costs(1, 1, 1, length=64))]
+    with pytest.raises(UserError, match="different lengths"):
+        best(found, Budget(max_flops=5000))
+    assert answer(found, Budget(max_params=5)).architecture.choices == {"width": 2}
+
+
+def test_an_archive_is_asked_like_a_list(tmp_path: Path) -> None:
+    found = [made(w, w / 10, seed=s, weights_digest=f"{s}") for w in range(1, 6) for s in range(2)]
+    with Archive(tmp_path / "archive.db") as archive:
+        for m in found:
+            archive.add(m)
+        for budget in (Budget(), Budget(max_flops=3500), Budget(max_flops=10)):
+            assert best(archive, budget, method="toy", task="sst2") == best(found, budget)
+
+
+@pytest.mark.parametrize("budget", [Budget(max_flops=9000), Budget(max_flops=10)])
+def test_answers_are_plain_data(budget: Budget) -> None:
+    result = best([made(1), made(1, split="validation")], budget).to_dict()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_front_of_candidates_by_a_cost_of_ones_own() -> None:
+    found = [made(w, q, seed=s) for w, q in ((1, 0.3), (2, 0.2), (3, 0.5)) for s in (0, 1)]
+    front = pareto_front(candidates(found, "shared"), lambda costs: -costs.flops)
+    assert [c.architecture.choices["width"] for c in front] == [3]
+    assert pareto_front([]) == []
+
+
+def test_many_measurements_are_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [made(i, (i * 7919 % 10007) / 10007) for i in range(1, 4001)]
+    calls = 0
+    true = Costs.measured_against
+
+    def counted(costs: Costs) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        return true(costs)
+
+    monkeypatch.setattr(Costs, "measured_against", counted)
+    result = answer(found, Budget(max_flops=2_000_000))
+    assert result.architecture.choices["width"] <= 2000
+    assert calls < 5 * len(found)

@@ -1,0 +1,43 @@
+"""What a run leaves to be read: the head-to-head table in every form, the Pareto picture, and a list of all that was measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from methods.training.checkpoint import write_atomically
+from search.archive import Archive
+from workbench.folder import RunFolder
+
+if TYPE_CHECKING:
+    from analysis.head_to_head import HeadToHead
+
+FORMS = {"table": "txt", "md": "md", "tex": "tex", "csv": "csv", "json": "json"}
+COLUMNS = ("task", "method", "seed", "kind", "control", "split", "architecture_id", "metric", "quality", "parameters", "flops", "choices")
+
+
+def write_report(folder: RunFolder) -> HeadToHead:
+    """`report/table.*`, `report/pareto.png` and `.svg`, `report/measurements.csv`; returns the table."""
+    from analysis.figures import pareto
+    from analysis.head_to_head import head_to_head
+
+    table = head_to_head([folder.path])
+    for form, ending in FORMS.items():
+        write_atomically(folder.report / f"table.{ending}", table.render(form).rstrip() + "\n")  # type: ignore[arg-type]
+    pareto([folder.path], folder.report / "pareto.png")
+    write_measurements(folder.archive, folder.report / "measurements.csv")
+    return table
+
+
+def write_measurements(archive: Path, path: Path) -> None:
+    """One line per measurement."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    with Archive(archive, create=False) as opened:
+        for m in opened.measurements():
+            names = (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id, m.metric)
+            writer.writerow([*names, f"{m.quality:.6f}", m.costs.parameters, m.costs.flops, m.architecture.canonical])
+    write_atomically(path, text.getvalue())

@@ -1,0 +1,129 @@
+"""`export`: a sub-network of a run as a stand-alone network."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.costs import costs
+from methods.errors import UserError
+from methods.network import NetworkSpec, save_network
+from methods.registry import names
+from methods.space import Architecture
+from methods.training.teacher import fine_tune_teacher
+from search.archive import Archive
+from search.candidates import candidates
+from search.measurement import Measurement
+from workbench.experiment import DATA_SEED, Experiment, TaskOptions
+from workbench.facts import layer_facts
+from workbench.folder import RunFolder
+from workbench.session import Session
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written where."""
+
+    folder: Path
+    architecture: Architecture
+    task: str
+    seed: int
+
+
+def export(run: Path | str, architecture: str, directory: Path | str, task: str | None = None, seed: int | None = None) -> Exported:
+    """Writes weights, tokenizer and config of an architecture (its id, or a unique beginning) into a new or empty directory.
+
+    `seed`: the one with the best score on `search` unless named. Raises UserError where no such architecture was measured, the id is
+    not unique, or the directory holds something.
+    """
+    folder, target = RunFolder(run), Path(directory)
+    experiment = folder.experiment()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target}: is not empty; name a new or empty directory")
+    with Archive(folder.archive, create=False) as archive:
+        measured = archive.measurements()
+    options = _task(experiment, task)
+    found = _find(measured, architecture, options.name, str(folder.path))
+    mine = [m for m in measured if m.architecture == found and m.task == options.name]
+    return _write(Session(experiment, folder, str(folder.path)), options, found, mine, _seed(mine, seed), target)
+
+
+def _write(session: Session, options: TaskOptions, found: Architecture, mine: list[Measurement], seed: int, target: Path) -> Exported:
+    """By way of a folder beside it, so that the target is whole or not there."""
+    member = next((member for member in session.members if member.name == found.method), None)
+    if member is None:
+        raise UserError(f"{session.name}: architecture {found.id[:12]} is of {found.method}, which the experiment does not have")
+    of_teacher = session.context(options, session.folder.teacher(options.name), DATA_SEED, "teacher")
+    teacher = fine_tune_teacher(of_teacher, session.experiment.teacher)
+    folder = session.folder.method(options.name, member.name, seed)
+    context = session.context(options, folder, seed, member.name, teacher, member.recipe.reads)
+    network = member.recipe.finish(context, member.recipe.train(context), found)
+    aside = target.with_name(target.name + ".part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        save_network(network.cpu(), aside, session.backbone.tokenizer, **_about(session, options, found, mine, seed, network.spec))
+        if target.exists():
+            target.rmdir()
+        aside.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: can't be written to ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Exported(target, found, options.name, seed)
+
+
+def _about(
+    session: Session, options: TaskOptions, found: Architecture, mine: list[Measurement], seed: int, spec: NetworkSpec
+) -> dict[str, Any]:
+    cost, layers, task = session.experiment.cost, layer_facts(spec), options.spec
+    used = costs(spec, cost.length, cost.batch)
+    return {
+        "method": found.method,
+        "architecture": {"id": found.id, "choices": found.choices},
+        "kept_layers": [layer["backbone_layer"] for layer in layers],
+        "layers": layers,
+        "task": {"name": task.name, "labels": list(task.labels), "metric": task.metric, "max_length": options.max_length},
+        "seed": seed,
+        "metrics": {f"{m.kind} on {m.split}": dict(m.metrics) for m in mine if m.seed == seed and m.kind != "control"},
+        "costs": {
+            "embedding_parameters": used.embedding_parameters,
+            "other_parameters": used.other_parameters,
+            "flops": used.flops,
+            "length": used.length,
+            "batch": used.batch,
+        },
+    }
+
+
+def _task(experiment: Experiment, name: str | None) -> TaskOptions:
+    """The task of that name, or the only one."""
+    tasks = {task.name: task for task in experiment.all_tasks}
+    if name is None and len(tasks) == 1:
+        return next(iter(tasks.values()))
+    if name is None or name not in tasks:
+        raise UserError(f"--task {name or '(none given)'}: the run has the tasks {', '.join(tasks)}; name one of them")
+    return tasks[name]
+
+
+def _find(measured: list[Measurement], prefix: str, task: str, run: str) -> Architecture:
+    of_methods = {m.architecture for m in measured if m.task == task and m.architecture.method in names()}
+    matching = sorted((a for a in of_methods if prefix and a.id.startswith(prefix.lower())), key=lambda a: a.id)
+    if not matching:
+        hint = f"elastibench query {run} names the best one"
+        raise UserError(f"{run}: no architecture of task {task} has an id that begins with {prefix!r}; {hint}")
+    if len(matching) > 1:
+        some = ", ".join(a.id[: len(prefix) + 6] for a in matching[:5])
+        raise UserError(f"{run}: {len(matching)} architectures begin with {prefix!r} ({some}, ...); give more of the id")
+    return matching[0]
+
+
+def _seed(mine: list[Measurement], seed: int | None) -> int:
+    seeds = sorted({m.seed for m in mine})
+    if seed is None:
+        ranked = candidates(mine, "finished") or candidates(mine, "shared")
+        return ranked[0].best_seed if ranked else seeds[0]
+    if seed not in seeds:
+        raise UserError(f"--seed {seed}: the architecture was measured with seed {', '.join(map(str, seeds))}")
+    return seed
