@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cached_property
+
 from methods.backbone import BackboneConfig
 from methods.budget import Budget
 from methods.costs import Costs, costs
@@ -11,26 +14,40 @@ from methods.tasks.head import Head
 from search.strategies.strategy import CostOf
 
 
-def cost_function(space: SearchSpace, backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1) -> CostOf:
-    """Costs of the deployed form, each architecture's computed once."""
-    known: dict[Architecture, Costs] = {}
+@dataclass
+class CostFunction:
+    """Costs of the deployed form, each architecture's computed once; and the least that the space has of each."""
 
-    def cost_of(architecture: Architecture) -> Costs:
-        if architecture not in known:
-            known[architecture] = costs(space.spec(architecture, backbone, head), length, batch)
-        return known[architecture]
+    space: SearchSpace
+    backbone: BackboneConfig
+    head: Head
+    length: int = 128
+    batch: int = 1
+    _known: dict[Architecture, Costs] = field(default_factory=dict)
 
-    return cost_of
+    def __call__(self, architecture: Architecture) -> Costs:
+        if architecture not in self._known:
+            self._known[architecture] = costs(self.space.spec(architecture, self.backbone, self.head), self.length, self.batch)
+        return self._known[architecture]
+
+    @cached_property
+    def least(self) -> dict[str, float]:
+        """The smallest value in the space of the cost that each limit speaks of."""
+        ranges = self.space.cost_range(self.backbone, self.head, self.length, self.batch)
+        return {name: least for name, (least, _) in ranges.items()}
 
 
 def check_budget(space: SearchSpace, budget: Budget, backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1) -> None:
-    """Raises UserError, naming the limit and the smallest value that exists, where not even the smallest architecture fits."""
-    refuse_impossible(space, budget, cost_function(space, backbone, head, length, batch))
+    """Raises UserError, naming the limit and the smallest value that exists, where no architecture meets one of the limits."""
+    refuse_impossible(space, budget, CostFunction(space, backbone, head, length, batch))
 
 
 def refuse_impossible(space: SearchSpace, budget: Budget, cost_of: CostOf) -> None:
-    """`check_budget` with a cost function. A latency limit is left to the search: the smallest network need not be the fastest."""
-    least = cost_of(space.smallest()).measured_against()
+    """`check_budget` with a cost function; one that does not know the space's least costs is asked for the smallest architecture's.
+
+    A latency limit is left to the search: the smallest network need not be the fastest.
+    """
+    least = cost_of.least if isinstance(cost_of, CostFunction) else cost_of(space.smallest()).measured_against()
     for name, limit in budget.limits().items():
         if not name.startswith("max_latency") and least[name] > limit:
             raise UserError(

@@ -100,18 +100,22 @@ def best(
     """The architecture of the highest quality on `search` that meets the budget; of equals the one with fewer FLOPs, then fewer
     parameters, then the smaller id.
 
-    Kinds are never mixed: if anything `finished` meets the budget, the finished ones are ranked, else those with `shared` weights. An
-    architecture measured in several seeds counts with its mean. Controls and `validation` are not ranked by.
+    Kinds are never mixed: the `finished` ones are ranked where the best with `shared` weights that meets the budget is among them, else
+    those with `shared` weights. (Under a budget that nobody finished networks for, the finished ones are other budgets' winners, and the
+    best of those may be far from the best there is.) An architecture measured in several seeds counts with its mean. Controls and
+    `validation` are not ranked by.
     Raises UserError where nothing was measured, where several tasks were and none is named, or where a limited cost is not known.
     """
     found = _measurements(source, method, task)
     by_kind = {kind: candidates(found, kind) for kind in RANKED}
     everything = [c for some in by_kind.values() for c in some]
     _check(everything, budget, method, task)
-    for kind, some in by_kind.items():
-        fitting = [some[i] for i in np.flatnonzero((_excess(some, budget) <= 0).all(axis=1))]
-        if fitting:
-            return _answer(_first(fitting), kind, budget, found)
+    fitting = {kind: [some[i] for i in np.flatnonzero((_excess(some, budget) <= 0).all(axis=1))] for kind, some in by_kind.items()}
+    finished, shared = fitting["finished"], fitting["shared"]
+    if finished and (not shared or _first(shared).architecture in {c.architecture for c in finished}):
+        return _answer(_first(finished), "finished", budget, found)
+    if shared:
+        return _answer(_first(shared), "shared", budget, found)
     return _nothing_fits(everything, budget)
 
 

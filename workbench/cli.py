@@ -132,7 +132,7 @@ def export(
     architecture: Annotated[str, typer.Argument(metavar="ARCHITECTURE-ID", help="The id, or a unique beginning of it.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
     task: Annotated[str | None, typer.Option(metavar="NAME", help="The task, where the run has several.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed, where the run has several (default: the one with the best score on search).")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed (default: the one with the best score on search).")] = None,
 ) -> None:
     """Write a sub-network as a stand-alone network with its tokenizer; methods.load_network(DIR) reads it."""
     from workbench.verbs.export import export as verb

@@ -11,7 +11,7 @@ from typing import Any
 
 from methods.training.checkpoint import write_atomically
 
-PACKAGES = ("elastibench", "torch", "transformers", "accelerate", "datasets", "safetensors", "optuna", "sqlalchemy", "numpy", "scikit-learn")
+PACKAGES = ("elastibench", "torch", "transformers", "accelerate", "datasets", "safetensors", "optuna", "sqlalchemy", "numpy")
 
 
 def describe(threads: int) -> dict[str, Any]:

@@ -37,7 +37,9 @@ Quantity = Annotated[float | None, BeforeValidator(_quantity), PlainSerializer(_
 
 
 class TaskOptions(Options):
-    """`data`: `hub`, `hub:NAME`, `generated`, or a directory with train.tsv and validation.tsv. `text`, `label`, `labels`, `metric` describe a task that is not known.
+    """`data`: `hub`, `hub:NAME`, `generated`, or a directory with train.tsv and validation.tsv.
+
+    `text`, `label`, `labels`, `metric` describe a task that is not known by its name.
 
     `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces.
     """

@@ -44,9 +44,8 @@ class Measurer:
         """Scores `run` on a split; nothing is kept."""
         rows, spec = self.task.split(split), self.task.spec
         found = evaluate(run, self.collate, rows, spec, self.hardware)
-        measurement = Measurement(
-            architecture, self.task.name, split, rows.digest, digest, kind, self.seed, spec.metric, found.metrics, used, control, found.seconds
-        )
+        key = (architecture, self.task.name, split, rows.digest, digest, kind)
+        measurement = Measurement(*key, self.seed, spec.metric, found.metrics, used, control, found.seconds)
         return measurement, Predictions(found.ids, found.logits, rows.labels)
 
     def keep(

@@ -23,7 +23,11 @@ def notation(place: Place) -> str:
 def mistakes(error: ValidationError, model: type[BaseModel], prefix: Place = ()) -> list[str]:
     """One line for each mistake: its place, what is wrong there, and the value."""
     lines = []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        # a list whose only entry is wrong is also "too short" to pydantic
+        if detail["type"] == "too_short" and any(other["loc"][: len(detail["loc"])] == detail["loc"] != other["loc"] for other in details):
+            continue
         place, message = (*prefix, *detail["loc"]), detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             lines.append(f"{notation(place)}: unknown key{suggestion(str(place[-1]), _keys(model, detail['loc'][:-1]))}")

@@ -15,7 +15,7 @@ from methods.recipe import StagePlan
 from methods.space import SearchSpace
 from methods.tasks.head import Head
 from methods.training.teacher import plan_teacher
-from search.limits import cost_function
+from search.limits import CostFunction
 from search.strategies.registry import entry
 from workbench.experiment import DATA_SEED, CostOptions, Experiment
 from workbench.session import Member, member_of
@@ -142,7 +142,7 @@ class _Planner:
         size = member.space.size()
         count = min(options.evaluations or strategy.evaluations or size, size)
         count *= len(self.experiment.budgets) if strategy.reads_budget else 1
-        cost_of = cost_function(member.space, self.backbone, self.head, self.size.length)
+        cost_of = CostFunction(member.space, self.backbone, self.head, self.size.length)
         mean = (cost_of(member.space.smallest()).flops + cost_of(member.space.largest()).flops) / 2
         examples = count * self.size.search
         memory = 4 * cost_of(member.space.largest()).parameters
@@ -169,20 +169,15 @@ class _Planner:
 def _against(
     space: SearchSpace, budgets: Sequence[Budget], backbone: BackboneConfig, head: Head, cost: CostOptions, task: str
 ) -> list[BudgetRow]:
-    cost_of = cost_function(space, backbone, head, cost.length, cost.batch)
+    cost_of = CostFunction(space, backbone, head, cost.length, cost.batch)
     size = space.size()
     counted = size <= COUNTABLE
     rng = random.Random(DATA_SEED)
     costs = [cost_of(a) for a in (space.enumerate() if counted else [space.sample(rng) for _ in range(SAMPLED)])]
-    ends = cost_of(space.smallest()), cost_of(space.largest())
+    ranges = space.cost_range(backbone, head, cost.length, cost.batch)
     rows = []
     for budget in budgets:
-        least, most = (_limited(end, budget) for end in ends)
+        least, most = ({name: ranges[name][end] for name in budget.limits()} for end in (0, 1))
         fitting = sum(map(budget.met_by, costs))
         rows.append(BudgetRow(task, space.method, budget.label(), budget.limits(), least, most, size, fitting, len(costs), counted))
     return rows
-
-
-def _limited(costs: Costs, budget: Budget) -> dict[str, float]:
-    used = costs.measured_against()
-    return {name: used[name] for name in budget.limits()}

@@ -16,7 +16,7 @@ from methods.registry import Method, get
 from methods.space import SearchSpace
 from methods.tasks.task import Task
 from search.archive import Archive
-from search.limits import check_budget, cost_function
+from search.limits import CostFunction, check_budget
 from search.strategies.registry import make
 from workbench.experiment import DATA_SEED, Experiment, MethodEntry, TaskOptions
 from workbench.folder import RunFolder, hardware
@@ -104,7 +104,7 @@ class Session:
     def cost_of(self, member: Member, head: Head) -> CostOf:
         """Costs of a method's architectures at the experiment's length and batch."""
         cost = self.experiment.cost
-        return cost_function(member.space, self.shape, head, cost.length, cost.batch)
+        return CostFunction(member.space, self.shape, head, cost.length, cost.batch)
 
     def possible(self, member: Member, head: Head) -> list[Budget]:
         """The budgets that the method's smallest architecture meets."""

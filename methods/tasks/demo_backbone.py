@@ -1,6 +1,9 @@
-"""The embedded backbone: a small BERT with its own WordPiece vocabulary, pre-trained on unlabelled sentences of the demo's language.
+"""The embedded backbone: a small BERT with its own WordPiece vocabulary, pre-trained on sentences of the demo's language.
 
-What pre-training is worth here: fine-tuned on the demo's rows it gets a few points beyond the same network from random weights.
+A sentence of the pre-training text begins with an exclamation that agrees with its verdict, and the masked language model has to
+guess it: distant supervision, as by emoticons (Felbo et al. 2017). That is what carries over to the task. Fine-tuned on the demo's
+rows, all four layers reach some 10 points more than from random weights. The encoder has seen the grammar of the task, so its
+results say how the methods run, and nothing about other data.
 """
 
 from __future__ import annotations
@@ -12,34 +15,41 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from methods.backbone import BackboneConfig
 from methods.tasks.batches import training_batches
-from methods.tasks.demo_grammar import draw_list, draw_pair
+from methods.tasks.demo_grammar import draw_pair
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+EXCLAMATIONS = ("alas", "hooray")
 SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 256}
-STEPS = 1300
+STEPS = 1000
+SIMPLE = 0.3
+"""Part of the steps that read sentences of one clause only, first."""
 BATCH = 32
-VOCABULARY_TEXTS = 2000
 RATE = 2e-3
 MASKED = 0.15
 """Part of the words that are hidden: each a [MASK]."""
+VOCABULARY_TEXTS = 2000
 
 
 def make_demo_backbone(folder: Path, seed: int, steps: int = STEPS) -> None:
     """Trains tokenizer and encoder (half a minute on one core) and writes them in `transformers`' format, all at once, to `folder`.
 
-    `steps`: of pre-training. The same for a seed and a number of threads; the caller's random state is left alone. What stood in `folder` is replaced.
+    `steps`: of pre-training. The same for a seed and a number of threads; the caller's random state is left alone. What stood in
+    `folder` is replaced.
     """
-    texts = _sentences(max(steps * BATCH, VOCABULARY_TEXTS), Random(f"backbone {seed}"))
-    tokenizer = _tokenizer(texts[:VOCABULARY_TEXTS])
+    rng = Random(f"backbone {seed}")
+    tokenizer = _tokenizer(_sentences(VOCABULARY_TEXTS, rng))
+    simple = int(SIMPLE * steps)
+    parts = [_sentences(simple * BATCH, rng, simple=True), _sentences((steps - simple) * BATCH, rng)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _pretrained(_config(len(tokenizer)), tokenizer, texts[: steps * BATCH], seed)
+        model = _pretrained(_config(len(tokenizer)), tokenizer, parts, seed)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _save(model, tokenizer, partial)
@@ -47,20 +57,13 @@ def make_demo_backbone(folder: Path, seed: int, steps: int = STEPS) -> None:
     partial.rename(folder)
 
 
-def demo_config(seed: int) -> BackboneConfig:
-    """The shape that `make_demo_backbone` gives the backbone, with nothing trained."""
-    return BackboneConfig.from_transformers(_config(len(_tokenizer(_texts(seed)[:2000]))), "demo")
-
-
-def _texts(seed: int) -> list[str]:
-    return _sentences(STEPS * BATCH, Random(f"backbone {seed}"))
-
-
-def _sentences(count: int, rng: Random) -> list[str]:
-    """Opinions without their verdicts, and lists of words of one polarity."""
+def _sentences(count: int, rng: Random, simple: bool = False) -> list[str]:
+    """Opinions behind their exclamation; `simple`: of one clause."""
     texts: list[str] = []
     while len(texts) < count:
-        texts.extend([draw_list(rng)] if rng.random() < 0.3 else map(str, draw_pair(rng)))
+        pair = draw_pair(rng)
+        if not simple or len(pair[0].clauses) == 1:
+            texts.extend(f"{EXCLAMATIONS[opinion.positive]} {opinion}" for opinion in pair)
     rng.shuffle(texts)
     return texts[:count]
 
@@ -90,23 +93,21 @@ def _config(vocabulary: int) -> BertConfig:
     )
 
 
-def _pretrained(config: BertConfig, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], seed: int) -> BertForMaskedLM:
-    """Masked language modelling, one pass over the texts (Devlin et al. 2019, section 3.1, every hidden word a [MASK])."""
+def _pretrained(config: BertConfig, tokenizer: PreTrainedTokenizerBase, parts: Sequence[list[str]], seed: int) -> BertForMaskedLM:
+    """One pass over the parts in turn; the loss is that of the hidden words and that of the exclamation, added up."""
     from transformers import BertForMaskedLM
 
     model: BertForMaskedLM = BertForMaskedLM(config)
+    batches = [batch for part in parts for batch in _batches(tokenizer, part, seed)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    steps = len(texts) // BATCH
+    steps = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (0.05 * steps), 2 * (1 - step / steps)))
-    tokens = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False)["input_ids"]
-    for batch in training_batches([len(row) for row in tokens], BATCH, seed, epoch=0):
-        input_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(tokens[row]) for row in batch], batch_first=True)
+    for input_ids in batches:
         hidden = (torch.rand(input_ids.shape) < MASKED) & (input_ids >= len(SPECIAL))
-        loss = model(
-            input_ids=input_ids.masked_fill(hidden, tokenizer.mask_token_id),
-            attention_mask=(input_ids != tokenizer.pad_token_id).long(),
-            labels=input_ids.masked_fill(~hidden, -100),
-        ).loss
+        hidden[:, 1] = True
+        mask = (input_ids != tokenizer.pad_token_id).long()
+        logits = model(input_ids.masked_fill(hidden, tokenizer.mask_token_id), attention_mask=mask).logits
+        loss = F.cross_entropy(logits[hidden], input_ids[hidden]) + F.cross_entropy(logits[:, 1], input_ids[:, 1])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -114,6 +115,15 @@ def _pretrained(config: BertConfig, tokenizer: PreTrainedTokenizerBase, texts: S
         schedule.step()
     model.eval()
     return model
+
+
+def _batches(tokenizer: PreTrainedTokenizerBase, texts: list[str], seed: int) -> list[Tensor]:
+    """Input ids (BATCH, longest), one pass."""
+    if not texts:
+        return []
+    tokens = [torch.tensor(row) for row in tokenizer(texts)["input_ids"]]
+    order = training_batches([len(row) for row in tokens], BATCH, seed, epoch=0)
+    return [torch.nn.utils.rnn.pad_sequence([tokens[row] for row in batch], batch_first=True) for batch in order]
 
 
 def _save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

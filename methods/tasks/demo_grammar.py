@@ -125,11 +125,6 @@ def draw_pair(rng: Random) -> tuple[Opinion, Opinion]:
             return first, second
 
 
-def draw_list(rng: Random) -> str:
-    """A sentence in which words of one polarity stand together: what unlabelled text tells of their meaning."""
-    return f"the {rng.choice(NOUNS)} is {' and '.join(rng.sample(rng.choice((POSITIVE, NEGATIVE)), 3))}"
-
-
 def _draw(rng: Random) -> Opinion:
     """One opinion of one to three clauses; where there are several, one that doesn't decide has an adjective of the other polarity."""
     size = rng.choices((1, 2, 3), weights=(35, 40, 25))[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import registry
+from methods.adabert.relaxation import one_hot
 from methods.backbone import BackboneConfig
 from methods.space import Architecture, SearchSpace
 from methods.supernet import Supernet
@@ -34,6 +35,8 @@ class Case:
     head: Head = CLASSES
     backbone: BackboneConfig = TINY
     apart: bool = False
+    certain: Callable[[Any, Architecture], Any] | None = None
+    """For methods with architecture parameters: the probabilities that leave no doubt about an architecture (law 8)."""
 
     def space(self) -> SearchSpace:
         method = registry.get(self.method)
@@ -101,6 +104,6 @@ CASES = [
     Case("dynabert-mlm", "dynabert", head=Head("mlm")),
     Case("nasbert", "nasbert", NASBERT),
     Case("nasbert-regression", "nasbert", NASBERT, head=Head("regression", 1)),
-    Case("adabert", "adabert", ADABERT),
-    Case("adabert-pair", "adabert", ADABERT, head=Head("classification", 2, pair=True), apart=True),
+    Case("adabert", "adabert", ADABERT, certain=one_hot),
+    Case("adabert-pair", "adabert", ADABERT, head=Head("classification", 2, pair=True), apart=True, certain=one_hot),
 ]

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,6 +207,22 @@ def test_batch_costs_are_the_costs(case: Case) -> None:
     for i, place in enumerate(drawn):
         architecture = space.decode({c.name: c.values[place[c.name]] for c in space.choices})
         assert table[i] == costs(space.spec(architecture, case.backbone, case.head), length=32, batch=2)
+
+
+@pytest.mark.parametrize("form", ["hosted", "deployed"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.certain], ids=lambda case: case.name)
+def test_law_8_without_doubt_the_expected_cost_is_the_cost(case: Case, form: str) -> None:
+    supernet: Any = case.supernet()
+    for architecture in architectures(supernet.space, 6):
+        expected = supernet.expected_costs(case.certain(supernet.space, architecture), length=16, form=form)  # type: ignore[misc]
+        exact = costs(supernet.spec(architecture, form), length=16)
+        for name in ("embedding_parameters", "other_parameters", "flops"):
+            assert float(getattr(expected, name)) == pytest.approx(getattr(exact, name), rel=1e-9)
+
+
+@every_case
+def test_law_8_whoever_has_architecture_parameters_is_under_it(case: Case) -> None:
+    assert bool(case.supernet().architecture_parameters()) == bool(case.certain)
 
 
 @every_case

@@ -46,6 +46,8 @@ def answer(found: Sequence[Measurement], budget: Budget, **only: str) -> Answer:
 
 def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | None:
     """The winner's id and kind by one loop after another over everything."""
+    winners: dict[str, str] = {}
+    fitting_finished: set[str] = set()
     for kind in ("finished", "shared"):
         ranked = []
         for architecture in {m.architecture for m in found}:
@@ -54,8 +56,12 @@ def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | 
                 mean = math.fsum(m.quality for m in last.values()) / len(last)
                 ranked.append((-round(mean, 12), costs.flops, costs.parameters, architecture.id))
         if ranked:
-            return min(ranked)[-1], kind
-    return None
+            winners[kind] = min(ranked)[-1]
+        if kind == "finished":
+            fitting_finished = {row[-1] for row in ranked}
+    if "finished" in winners and winners.get("shared", winners["finished"]) in fitting_finished:
+        return winners["finished"], "finished"
+    return (winners["shared"], "shared") if "shared" in winners else None
 
 
 widths = st.integers(1, 6)
@@ -123,10 +129,19 @@ def test_the_front_equals_a_plain_look_at_every_pair(found: list[Measurement], c
 
 
 def test_finished_networks_are_ranked_before_shared_weights() -> None:
-    found = [made(1, 0.9), made(2, 0.6, "finished"), made(3, 0.7, "finished"), made(4, 0.99, "control"), made(5, 1.0, "predicted")]
+    found = [made(2, 0.95), made(1, 0.9), made(2, 0.6, "finished"), made(3, 0.7, "finished"), made(4, 0.99, "control")]
+    found.append(made(5, 1.0, "predicted"))
     assert (answer(found, Budget()).architecture.choices["width"], answer(found, Budget()).kind) == (3, "finished")
     below = answer(found, Budget(max_flops=1500))
     assert (below.architecture.choices["width"], below.kind, below.quality) == (1, "shared", 0.9)
+
+
+def test_a_budget_that_nobody_finished_for_is_answered_by_shared_weights() -> None:
+    """The winner of a smaller budget is finished; a better one fits between the budgets."""
+    found = [made(1, 0.6), made(2, 0.8), made(3, 0.9), made(1, 0.65, "finished"), made(3, 0.92, "finished")]
+    between = answer(found, Budget(max_flops=2500))
+    assert (between.architecture.choices["width"], between.kind) == (2, "shared")
+    assert answer(found, Budget(max_flops=1500)).kind == answer(found, Budget()).kind == "finished"
 
 
 def test_validation_is_shown_and_never_ranked_by() -> None:

@@ -22,6 +22,7 @@ NAMES = [
     "tpe",
     "nsga2",
 ]
+Found = list[tuple[float, float]]
 SMALL, LARGE = LayerSpace(1), LayerSpace(6)
 everyone = pytest.mark.parametrize("name", NAMES)
 no_enumeration = pytest.mark.parametrize("name", NAMES[1:])
@@ -135,7 +136,7 @@ class WithoutAnchors(LayerSpace):
         return []
 
 
-def found_by(name: str, seed: int, evaluations: int) -> list[tuple[float, float]]:
+def found_by(name: str, seed: int, evaluations: int) -> Found:
     """(share of the limit, quality) of the first so many proposals that meet a limit."""
     space, budget = WithoutAnchors(6), share(LARGE, 0.4)
     cost_of, strategy, found = costs_of(space), start(name, space, budget, seed), []
@@ -148,11 +149,11 @@ def found_by(name: str, seed: int, evaluations: int) -> list[tuple[float, float]
     return found[:evaluations]
 
 
-def best_quality(found: list[tuple[float, float]]) -> float:
+def best_quality(found: Found) -> float:
     return max(score for _, score in found)
 
 
-def hypervolume(found: list[tuple[float, float]]) -> float:
+def hypervolume(found: Found) -> float:
     """The area that the front of (share of the limit, quality) covers."""
     area = best = 0.0
     for spent, score in sorted(found):
@@ -162,7 +163,7 @@ def hypervolume(found: list[tuple[float, float]]) -> float:
 
 
 @pytest.mark.parametrize(("name", "worth", "evaluations", "margin"), [("tpe", best_quality, 50, 0.02), ("nsga2", hypervolume, 100, 0.003)])
-def test_samplers_beat_random_search(name: str, worth: Callable[[list[tuple[float, float]]], float], evaluations: int, margin: float) -> None:
+def test_samplers_beat_random_search(name: str, worth: Callable[[Found], float], evaluations: int, margin: float) -> None:
     theirs, chance = (np.mean([worth(found_by(n, seed, evaluations)) for seed in range(3)]) for n in (name, "random"))
     assert theirs > chance + margin
 

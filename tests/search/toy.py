@@ -17,7 +17,7 @@ from methods.layers.feed_forward import FeedForward
 from methods.network import NetworkSpec, make_head, make_stem
 from methods.space import Architecture, Assignment, Choice, Form, SearchSpace, Value
 from methods.tasks.head import Head
-from search.limits import cost_function
+from search.limits import CostFunction
 from search.measurement import Kind, Measurement
 from search.random_controls import BatchCosts
 from search.strategies.strategy import CostOf
@@ -109,7 +109,7 @@ def quality(architecture: Architecture) -> float:
 
 
 def costs_of(space: SearchSpace) -> CostOf:
-    return cost_function(space, BACKBONE, HEAD, LENGTH)
+    return CostFunction(space, BACKBONE, HEAD, LENGTH)
 
 
 def batch_costs_of(space: SearchSpace) -> BatchCosts:

@@ -1,0 +1,116 @@
+"""The run folder: whose it is, what may be added to it, and what is refused with nothing changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from methods.errors import UserError
+from tests.workbench.test_experiment import experiment
+from workbench.experiment import Experiment
+from workbench.folder import RunFolder, differences
+from workbench.loading import check
+
+
+def made(**changes: Any) -> Experiment:
+    return check(experiment(hardware={"device": "cpu", "threads": 1}, **changes), "my.yaml")
+
+
+def claimed(path: Path, **changes: Any) -> RunFolder:
+    folder = RunFolder(path)
+    folder.claim(folder.examine(made(**changes)))
+    return folder
+
+
+def test_the_resolved_experiment_lies_in_the_folder(tmp_path: Path) -> None:
+    folder = claimed(tmp_path / "run")
+    assert folder.experiment().resolved() == made().resolved()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"methods": [{"name": "dynabert", "widths": [0.25, 1.0]}]}, "methods[0].widths"),
+        ({"task": {"name": "sst2", "rows": 50}}, "tasks[0].rows"),
+        ({"task": {"name": "rte"}}, "tasks[0] (sst2 is missing)"),
+        ({"teacher": {"schedule": {"epochs": 9}}}, "teacher.schedule.epochs"),
+        ({"cost": {"length": 64}}, "cost.length"),
+        ({"budgets": [{"max_flops": "2G"}]}, "budgets"),
+        ({"seeds": [1]}, "seeds"),
+        ({"backbone": "bert-large-uncased"}, "backbone"),
+    ],
+)
+def test_another_experiment_is_refused_by_key_and_nothing_is_written(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    folder = claimed(tmp_path / "run")
+    before = folder.experiment_file.read_bytes()
+    with pytest.raises(UserError, match="another experiment") as caught:
+        folder.examine(made(**changes))
+    assert f"different: {key}" in str(caught.value)
+    assert folder.experiment_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": [0, 1]},
+        {"budgets": [{"max_flops": "1.2G"}, {"max_params": "8M"}]},
+        {"methods": [{"name": "adabert"}, {"name": "dynabert", "widths": [0.5, 1.0]}]},
+        {"task": None, "tasks": [{"name": "sst2"}, {"name": "rte"}]},
+        {"controls": {"random": 1}},
+        {"search": {"report_all": True}},
+    ],
+)
+def test_a_run_may_grow(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = claimed(tmp_path / "run")
+    grown = folder.examine(made(**changes))
+    folder.claim(grown)
+    assert folder.experiment().resolved() == grown.resolved() != made().resolved()
+
+
+def test_what_was_settled_stays(tmp_path: Path) -> None:
+    folder = claimed(tmp_path / "run")
+    open_ended = check(experiment(), "my.yaml")
+    assert open_ended.hardware.threads is None
+    assert folder.examine(open_ended).hardware == folder.experiment().hardware
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty and no run folder"):
+        RunFolder(tmp_path).examine(made())
+    with pytest.raises(UserError, match="is no folder"):
+        RunFolder(tmp_path / "notes.txt").examine(made())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="can't be written to"):
+        claimed(tmp_path / "run")
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written to"):
+        claimed(tmp_path / "file" / "run")
+
+
+def test_a_damaged_experiment_is_refused(tmp_path: Path) -> None:
+    folder = claimed(tmp_path / "run")
+    folder.experiment_file.write_text("methods: [")
+    with pytest.raises(UserError, match="experiment.yaml, line"):
+        folder.examine(made())
+
+
+def test_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        RunFolder(tmp_path / "none").experiment()
+
+
+def test_equal_experiments_do_not_differ() -> None:
+    data = made().resolved()
+    assert differences(data, yaml.safe_load(yaml.safe_dump(data))) == []
