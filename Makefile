@@ -20,8 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "could not make $(VENV): the venv module of $(PYTHON) is missing (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "installing into $(VENV) (about 2.5 GB; some minutes)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]' > $(LOG) 2>&1 || \
-	  { echo "installation failed while working on: $$(grep -E '^ *(Collecting|Downloading|Building|Installing)' $(LOG) | tail -n 1)"; \
-	    grep -E 'ERROR|error:|No space left' $(LOG) | tail -n 5; echo "(the whole log: $(LOG))"; exit 1; }
+	  { echo "installation failed; what pip says of it:"; \
+	    sed -n '/ERROR\|error:\|No space left/,$$p' $(LOG) | grep -v 'Ignored the following\|^ *$$\|notice' | cut -c1-300 | head -n 15; \
+	    echo "its last step: $$(grep -E '^ *(Collecting|Downloading|Building|Installing)' $(LOG) | tail -n 1 | sed 's/^ *//')"; \
+	    echo "(the whole log: $(LOG))"; exit 1; }
 	@touch $@
 
 demo: $(STAMP)

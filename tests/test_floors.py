@@ -44,7 +44,8 @@ def test_floor_imports_downwards_only(floor: str) -> None:
 
 
 def test_a_lazy_import_upwards_is_seen() -> None:
-    source = "def f():\n    from analysis.table import Table\n    import workbench\n    import_module('analysis.figures')\n    from methods import get\n"
+    lines = ("from analysis.table import Table", "import workbench", "import_module('analysis.figures')", "from methods import get")
+    source = "def f():\n" + "".join(f"    {line}\n" for line in lines)
     assert upward("search", source) == {"analysis", "workbench"}
     assert upward("workbench", source) == set()
 

@@ -60,7 +60,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: an experiment is a mapping (backbone: ..., task: ..., methods: ..., budgets: ...)")
-    return data
+    copied: dict[str, Any] = _unshared(data)
+    return copied
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which a YAML anchor and its aliases are values of their own, so that one can be replaced without the others."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def check(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Experiment:

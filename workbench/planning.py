@@ -10,7 +10,6 @@ from typing import Any
 
 from methods.backbone import BackboneConfig
 from methods.budget import Budget
-from methods.costs import Costs
 from methods.recipe import StagePlan
 from methods.space import SearchSpace
 from methods.tasks.head import Head

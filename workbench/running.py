@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -117,7 +117,8 @@ class MethodRun:
 
     def search(self, supernet: Supernet) -> None:
         """Under every budget, with the shared weights on the split `search`."""
-        archive, chosen, measurer = self.session.archive, self.session.experiment.search, self.measurer
+        archive, chosen = self.session.archive, self.session.experiment.search
+        measurer = replace(self.measurer, task=self.measurer.task.restricted("search"))
         digest = weights_digest(supernet)
         cost_of = self.session.cost_of(self.member, self.session.task(self.options).head)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.backbone import BackboneConfig
 from methods.tasks.batches import training_batches
 from methods.tasks.demo_grammar import draw_pair
 
@@ -57,6 +58,12 @@ def make_demo_backbone(folder: Path, seed: int, steps: int = STEPS) -> None:
     partial.rename(folder)
 
 
+def demo_config(seed: int) -> BackboneConfig:
+    """The shape that `make_demo_backbone` gives the backbone, with nothing trained."""
+    tokenizer = _tokenizer(_sentences(VOCABULARY_TEXTS, Random(f"backbone {seed}")))
+    return BackboneConfig.from_transformers(_config(len(tokenizer)), "demo")
+
+
 def _sentences(count: int, rng: Random, simple: bool = False) -> list[str]:
     """Opinions behind their exclamation; `simple`: of one clause."""
     texts: list[str] = []
@@ -69,14 +76,19 @@ def _sentences(count: int, rng: Random, simple: bool = False) -> list[str]:
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
-    """A WordPiece tokenizer trained on the sentences; pieces are numbered by name, so that nothing depends on the trainer's order."""
+    """A WordPiece tokenizer trained on the sentences, with the pieces that they use, and single characters for words to come.
+
+    The trainer breaks ties at random, so the pieces on the way to a word differ from run to run; they are left out.
+    """
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizer
 
     trainer = BertWordPieceTokenizer()
     trainer.train_from_iterator(texts, vocab_size=1000, min_frequency=2, special_tokens=list(SPECIAL), show_progress=False)
-    pieces = sorted(set(trainer.get_vocab()) - set(SPECIAL))
-    return BertTokenizer(vocab={piece: number for number, piece in enumerate([*SPECIAL, *pieces])}, model_max_length=128)
+    used = {piece for encoding in trainer.encode_batch(list(texts)) for piece in encoding.tokens}
+    characters = {piece for piece in trainer.get_vocab() if len(piece.removeprefix("##")) == 1}
+    pieces = [*SPECIAL, *sorted((used | characters) - set(SPECIAL))]
+    return BertTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, model_max_length=128)
 
 
 def _config(vocabulary: int) -> BertConfig:
@@ -99,7 +111,7 @@ def _pretrained(config: BertConfig, tokenizer: PreTrainedTokenizerBase, parts: S
 
     model: BertForMaskedLM = BertForMaskedLM(config)
     batches = [batch for part in parts for batch in _batches(tokenizer, part, seed)]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (0.05 * steps), 2 * (1 - step / steps)))
     for input_ids in batches:

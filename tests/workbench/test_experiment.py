@@ -116,6 +116,15 @@ def test_set_refuses_what_leads_nowhere(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_set_leaves_what_shares_an_anchor_alone(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    shared = {"epochs": 2}
+    path.write_text(yaml.safe_dump(experiment(methods=[{"name": "dynabert", "width": shared, "depth": shared}])))
+    assert "&" in path.read_text()
+    options = load_experiment(path, ["methods[0].width.epochs=5"]).methods[0].options
+    assert (options.width.epochs, options.depth.epochs) == (5, 2)
+
+
 def test_set_of_an_unknown_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.yaml"
     path.write_text(yaml.safe_dump(experiment()))

@@ -102,7 +102,7 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_experiment_is_refused(tmp_path: Path) -> None:
     folder = claimed(tmp_path / "run")
     folder.experiment_file.write_text("methods: [")
-    with pytest.raises(UserError, match="experiment.yaml, line"):
+    with pytest.raises(UserError, match=r"experiment.yaml, line"):
         folder.examine(made())
 
 

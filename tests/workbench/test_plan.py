@@ -12,10 +12,12 @@ import yaml
 from methods.backbone import BERT_BASE
 from methods.errors import UserError
 from methods.registry import get
+from methods.tasks.demo_backbone import make_demo_backbone
 from tests.workbench.test_experiment import experiment
 from workbench.loading import load_experiment
 from workbench.planning import make_plan
 from workbench.session import member_of
+from workbench.sizes import backbone_config
 from workbench.speed import duration
 from workbench.verbs.plan import plan
 
@@ -80,10 +82,9 @@ def test_dynabert_figures_by_hand() -> None:
 
 def test_a_plan_of_data_at_hand(tmp_path: Path, tiny_backbone_folder: Path) -> None:
     path = tmp_path / "e.yaml"
-    small = {"name": "small", "max_params": 10}
-    path.write_text(
-        yaml.safe_dump(experiment(backbone=str(tiny_backbone_folder), task={"name": "demo", "rows": 64}, budgets=[small, {"max_flops": "1G"}]))
-    )
+    budgets = [{"name": "small", "max_params": 10}, {"max_flops": "1G"}]
+    data = experiment(backbone=str(tiny_backbone_folder), task={"name": "demo", "rows": 64}, budgets=budgets)
+    path.write_text(yaml.safe_dump(data))
     planned = make_plan(load_experiment(path), "e.yaml")
     assert [row.possible for row in planned.budgets] == [False, True]
     assert planned.budgets[1].counted and planned.budgets[1].fitting == planned.budgets[1].size == 4
@@ -94,11 +95,16 @@ def test_a_plan_of_data_at_hand(tmp_path: Path, tiny_backbone_folder: Path) -> N
 
 def test_a_space_that_cannot_be_is_named_by_its_place(tmp_path: Path, tiny_backbone_folder: Path) -> None:
     path = tmp_path / "e.yaml"
-    path.write_text(
-        yaml.safe_dump(experiment(backbone=str(tiny_backbone_folder), task={"name": "demo"}, methods=[{"name": "dynabert", "widths": [0.05]}]))
-    )
+    methods = [{"name": "dynabert", "widths": [0.05]}]
+    path.write_text(yaml.safe_dump(experiment(backbone=str(tiny_backbone_folder), task={"name": "demo"}, methods=methods)))
     with pytest.raises(UserError, match=r"methods\[0\]\.widths: 0\.05 leaves no head of 2"):
         make_plan(load_experiment(path), "e.yaml")
+
+
+def test_the_demo_is_planned_with_the_shape_that_it_will_have(tmp_path: Path) -> None:
+    make_demo_backbone(tmp_path / "made", seed=0, steps=2)
+    planned, _ = backbone_config("demo")
+    assert planned == backbone_config("demo", tmp_path / "made")[0] == backbone_config(str(tmp_path / "made"))[0]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (600, "10 min"), (7200, "2.0 h"), (864000, "10 days")])
