@@ -41,9 +41,10 @@ unit: $(STAMP)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: $(STAMP)
-	@shopt -s nullglob; files=(benchmarks/*.py); for file in "$${files[@]}"; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python "$$file" || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
-notebooks: $(STAMP)
+# The notebooks look at the demo's run folder.
+notebooks: demo
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --output-dir runs/notebooks notebooks/*.ipynb
 
 lab: $(STAMP)

@@ -142,6 +142,12 @@ class SearchOptions(Options):
     evaluations: Count | None = None
     report_all: bool = False
 
+    @model_validator(mode="after")
+    def _listed(self) -> SearchOptions:
+        if self.report_all and self.strategy != "exhaustive":
+            raise ValueError("report_all goes with strategy: exhaustive")
+        return self
+
 
 class CostOptions(Options):
     """FLOPs are those of `batch` texts of `length` tokens."""

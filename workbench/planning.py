@@ -15,7 +15,7 @@ from methods.space import SearchSpace
 from methods.tasks.head import Head
 from methods.training.teacher import plan_teacher
 from search.limits import CostFunction
-from search.strategies.registry import entry
+from search.strategies.registry import entry, make
 from workbench.experiment import DATA_SEED, CostOptions, Experiment
 from workbench.session import Member, member_of
 from workbench.sizes import TaskSize, backbone_config, task_size
@@ -90,6 +90,9 @@ def make_plan(experiment: Experiment, name: str, made: Path | None = None) -> Pl
     backbone, note = backbone_config(experiment.backbone, made)
     members = [member_of(entry, index, backbone, name) for index, entry in enumerate(experiment.methods)]
     sizes = {options.name: task_size(options) for options in experiment.all_tasks}
+    for member in members:
+        cost_of = CostFunction(member.space, backbone, experiment.all_tasks[0].spec.head)
+        make(experiment.search.strategy, member.space, 0, Budget(), cost_of, 1)  # looked at for its errors
     return assemble(experiment, backbone, members, sizes, [note])
 
 

@@ -2,7 +2,7 @@
 
 A sentence of the pre-training text begins with an exclamation that agrees with its verdict, and the masked language model has to
 guess it: distant supervision, as by emoticons (Felbo et al. 2017). That is what carries over to the task. Fine-tuned on the demo's
-rows, all four layers reach some 10 points more than from random weights. The encoder has seen the grammar of the task, so its
+rows, all four layers reach over 10 points more than from random weights. The encoder has seen the grammar of the task, so its
 results say how the methods run, and nothing about other data.
 """
 

@@ -19,7 +19,8 @@ class Schedule(Options):
     """Optimiser and length of one stage; defaults are DynaBERT's (its section 4.1 and released code).
 
     Weight decay spares biases and norms; the learning rate rises over `warmup` (share of all steps) and falls linearly to 0.
-    `rows`: at most so many training rows, a stratified choice (null: all). `accumulation`: batches whose gradients are added up for one step. `bucketing`: batches of similar length.
+    `rows`: at most so many training rows, a stratified choice (null: all). `accumulation`: batches whose gradients are added up for
+    one step.
     `select_every`: every so many steps all is scored on `search` and the best state is kept at the end (0: the last state is).
     """
 

@@ -150,6 +150,10 @@ def test_plan_prints_a_table_and_json(small: Any) -> None:
     assert {stage["who"] for stage in json.loads(call("plan", path, "--json").stdout)["stages"]} == {"teacher", "dynabert", "truncated-kd"}
 
 
+def test_plan_refuses_a_search_that_cannot_end(small: Any) -> None:
+    assert "exhaustive takes spaces of at most" in refused(call("plan", small(methods=[{"name": "adabert"}])))
+
+
 def test_query_prints_text_and_json(demo_run: Path) -> None:
     text = call("query", demo_run, "--max-flops", "250K")
     assert text.exit_code == 0 and "left of max_flops" in text.stdout

@@ -56,6 +56,7 @@ def refusal(data: Data) -> str:
         ({"budgets": [{"max_flop": "1G"}]}, ["my.yaml: budgets[0].max_flop: unknown key", "max_flops"]),
         ({"seeds": [0, "one"]}, ["my.yaml: seeds[1]: ", "'one'"]),
         ({"search": {"strategy": "annealing"}}, ["my.yaml: search.strategy: ", "'annealing'", "nsga2"]),
+        ({"search": {"strategy": "tpe", "report_all": True}}, ["my.yaml: search: report_all goes with strategy: exhaustive"]),
         ({"hardware": {"precision": "fp8"}}, ["my.yaml: hardware.precision: ", "'fp8'"]),
         ({"teacher": {"schedule": {"warmup": 2}}}, ["my.yaml: teacher.schedule.warmup: ", "2"]),
         ({"controls": {"truncated_kd": {"epoch": 1}}}, ["my.yaml: controls.truncated_kd.epoch: unknown key", "epochs"]),
