@@ -154,6 +154,8 @@ def test_without_random_architectures_nothing_is_claimed(tmp_path: Path) -> None
 def test_finished_networks_are_ranked_before_shared_weights(tmp_path: Path) -> None:
     run = one_winner(tmp_path, quality=0.9)
     run.measure(architecture(2), 0.5, "search", "finished", costs(0.8))
+    assert only(tmp_path)[0].architecture_id == architecture(3).id, "the best by shared weights was not finished"
+    run.measure(architecture(3), 0.4, "search", "finished", costs(1.0))
     run.measure(architecture(2), 0.6, "validation", "finished", costs(0.8))
     found, _ = only(tmp_path)
     assert (found.architecture_id, found.chosen_by, found.quality) == (architecture(2).id, "finished", 0.6)
