@@ -34,6 +34,9 @@ class BackboneConfig:
     family: str = "bert"
 
     def __post_init__(self) -> None:
+        for name in ("vocabulary", "positions", "types", "hidden", "layers", "heads", "intermediate"):
+            if not isinstance(size := getattr(self, name), int) or size < 1:
+                raise UserError(f"backbone: {name} is {size!r}; a whole number of at least 1 is needed")
         if self.hidden % self.heads:
             raise UserError(f"backbone: hidden size {self.hidden} is no multiple of its {self.heads} attention heads")
 
@@ -55,6 +58,10 @@ class BackboneConfig:
             raise UserError(f"backbone {name}: a decoder; an encoder is needed (is_decoder: false)")
         if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
             raise UserError(f"backbone {name}: position_embedding_type {config.position_embedding_type!r}; absolute positions are needed")
+        from transformers.activations import ACT2FN
+
+        if config.hidden_act not in ACT2FN:
+            raise UserError(f"backbone {name}: hidden_act {config.hidden_act!r} is unknown; gelu is BERT's")
         return cls(
             vocabulary=config.vocab_size,
             positions=config.max_position_embeddings,
@@ -92,10 +99,14 @@ class Backbone:
         try:
             config = BackboneConfig.from_transformers(AutoConfig.from_pretrained(name), name)
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:  # transformers and tokenizers raise a dozen kinds, down to bare Exception
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "neither a directory with config.json and a tokenizer nor a hub id at hand"
             raise UserError(f"backbone: {name!r} is {hint} ({reason})") from error
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise UserError(f"backbone {name}: no tokenizer there (no tokenizer.json or vocab.txt with word pieces)")
         if len(tokenizer) > config.vocabulary:
             raise UserError(f"backbone {name}: the tokenizer has {len(tokenizer)} pieces, the word table only {config.vocabulary}")
         return cls(name, config, tokenizer)
@@ -111,8 +122,9 @@ class Backbone:
         logging.set_verbosity_error()
         try:
             model, info = AutoModel.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"backbone {self.name}: its weights can't be read ({str(error).strip().splitlines()[0]})") from error
+        except Exception as error:  # among them SafetensorError, which is no OSError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"backbone {self.name}: its weights can't be read ({reason})") from error
         finally:
             logging.set_verbosity(verbosity)
         missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]

@@ -9,12 +9,14 @@ import copy
 from collections.abc import Callable
 
 import torch
+from pydantic import field_validator
 
 from methods.backbone import BackboneConfig
 from methods.costs import Costs, costs
-from methods.dynabert.options import DistillationStage
-from methods.dynabert.space import encoder_spec, full_spec, kept_layers, transformer_layer
+from methods.dynabert.options import Weight
+from methods.dynabert.space import encoder_spec, evenly_kept, full_spec, transformer_layer
 from methods.errors import UserError
+from methods.evaluation import weights_digest
 from methods.network import Network, NetworkSpec
 from methods.recipe import Context
 from methods.space import Architecture
@@ -22,19 +24,28 @@ from methods.tasks.batches import joint
 from methods.tasks.head import Head
 from methods.training.distillation import hidden_loss, soft_cross_entropy
 from methods.training.loop import Backward, Batch
-from methods.training.stage import run_stage, training_flops, training_rows
+from methods.training.options import Schedule, refuse_selection
+from methods.training.stage import epoch_flops, run_stage, training_flops, training_rows
 
 NAME = "truncated-kd"
 
 
-class TruncatedOptions(DistillationStage):
-    """A distillation stage; `epochs` holds where no amount of FLOPs is given to it."""
+class TruncatedOptions(Schedule):
+    """`lambda_logits` x soft cross-entropy + `lambda_hidden` x hidden states; `epochs` holds where no amount of FLOPs is given to it."""
+
+    lambda_logits: Weight = 1.0
+    lambda_hidden: Weight = 1.0
+
+    @field_validator("select_every")
+    @classmethod
+    def _never(cls, value: int) -> int:
+        return refuse_selection(value)
 
 
 def truncated_architectures(backbone: BackboneConfig) -> list[Architecture]:
     """One architecture per depth, deepest first: full width, evenly spaced layers."""
     depths = range(backbone.layers, 0, -1)
-    return [Architecture.of(NAME, {"layers": list(kept_layers(backbone.layers, n / backbone.layers, "floor"))}) for n in depths]
+    return [Architecture.of(NAME, {"layers": list(evenly_kept(backbone.layers, n))}) for n in depths]
 
 
 def truncated_spec(architecture: Architecture, backbone: BackboneConfig, head: Head) -> NetworkSpec:
@@ -68,9 +79,9 @@ def train_truncated(context: Context, architecture: Architecture, options: Trunc
     schedule = options
     if flops is not None:
         data = collate.encode(training_rows(context, options))
-        length = round(float(data.lengths.mean()))
-        schedule = options.model_copy(update={"epochs": flops / per_batch(len(data), length)})
+        schedule = options.model_copy(update={"epochs": flops / epoch_flops(data.lengths, options.batch_size, context.seed, per_batch)})
     settings = {"architecture": architecture.canonical, "options": options.model_dump(), "max_length": context.max_length}
+    settings["teacher"] = weights_digest(context.teacher)
     run_stage(context, f"{NAME}-{len(kept)}", student, step, schedule, collate, per_batch, settings)
     return student
 

@@ -19,7 +19,7 @@ from methods.dynabert.space import DynaBertSpace, architecture_of, full_spec
 from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
 from methods.dynabert.supernet import DynaBertSupernet
 from methods.errors import UserError
-from methods.evaluation import evaluate
+from methods.evaluation import evaluate, weights_digest
 from methods.network import Network, task_loss
 from methods.recipe import Context, Recipe, StagePlan, StageRecord
 from methods.space import Architecture, SearchSpace
@@ -38,19 +38,26 @@ def _run(supernet: DynaBertSupernet, architecture: Architecture, batch: Mapping[
     return output
 
 
+def _teacher(context: Context) -> Network:
+    if context.teacher is None:
+        raise UserError("dynabert: needs a fine-tuned teacher (section `teacher` of the experiment)")
+    return context.teacher
+
+
 class DynaBertRecipe(Recipe):
     """Every sub-network of the stage is trained on every batch; gradients are summed, clipped once, stepped once.
 
-    Adam's moments also move weights outside the sub-networks just run (gradients of earlier steps live on in them), as in the released
-    code; the gradients themselves are exactly zero there.
+    Adam's moments also move the inactive slices of a tensor that is in use (gradients of earlier steps live on in them), as in the
+    released code; the gradients themselves are exactly zero there. A tensor that no sub-network of the step uses is left alone.
     """
 
     scope = "task"
-    initial_name = "rewired-cut"
 
     def __init__(self, options: DynaBertOptions) -> None:
         self.options = options
-        self.reads = ("train", "search", "validation") if options.importance_split == "validation" else ("train", "search")
+        opened = options.rewiring and options.importance_split == "validation"
+        self.reads = ("train", "search", "validation") if opened else ("train", "search")
+        self.initial_name = "rewired-cut" if options.rewiring else "teacher-cut"
 
     def space(self, backbone: BackboneConfig) -> DynaBertSpace:
         o = self.options
@@ -84,7 +91,7 @@ class DynaBertRecipe(Recipe):
         parameters = costs(full_spec(backbone, head)).parameters
         plans = []
         if o.rewiring:
-            scored = min(2000, rows // 10) if o.importance_split == "search" else rows
+            scored = min(2000, rows // 9) if o.importance_split == "search" else rows
             flops = scored * training_flops([full_spec(backbone, head)])(1, length)
             memory = training_memory(full_spec(backbone, head), parameters, 0, o.importance_batch_size, length)
             plans.append(StagePlan(REWIRE, -(-scored // o.importance_batch_size), scored, flops, memory, note=f"on {o.importance_split}"))
@@ -125,10 +132,8 @@ class DynaBertRecipe(Recipe):
         return tuple(dict.fromkeys(teacher_of(a, backbone, width) for a in trained))
 
     def _unrewired(self, context: Context) -> DynaBertSupernet:
-        if context.teacher is None:
-            raise UserError("dynabert: needs a fine-tuned teacher (section `teacher` of the experiment)")
         supernet = DynaBertSupernet(self.space(context.backbone.config), context.backbone.config, context.task.head)
-        supernet.load_state_dict(context.teacher.state_dict())
+        supernet.load_state_dict(_teacher(context).state_dict())
         return supernet.to(context.hardware.device).eval()
 
     def _collate(self, context: Context) -> Collate:
@@ -185,6 +190,7 @@ class DynaBertRecipe(Recipe):
             "options": self.options.model_dump(),
             "trained": [a.id for a in trained],
             "max_length": context.max_length,
+            "teacher": weights_digest(_teacher(context)),
             "selected_on": search.digest if schedule.select_every else None,
         }
         run_stage(context, name, supernet, step, schedule, collate, flops, settings, score)
@@ -193,14 +199,17 @@ class DynaBertRecipe(Recipe):
         folder, o = context.folder / REWIRE, self.options
         split = context.task.split(o.importance_split)
         fingerprint = {"stage": REWIRE, "mode": o.importance, "split": o.importance_split, "batch_size": o.importance_batch_size}
-        fingerprint |= {"data": split.digest, "max_length": context.max_length}
+        fingerprint |= {"data": split.digest, "max_length": context.max_length, "teacher": weights_digest(_teacher(context))}
         if (folder / DONE).exists():
             context.record(read_finished(folder, supernet, fingerprint))
             return
         torch.set_num_threads(context.hardware.threads)
         collate, head, backbone = self._collate(context), supernet.head_kind, supernet.backbone
         encoded = collate.encode(split)
-        groups = evaluation_batches(encoded.lengths, o.importance_batch_size)
+        size = o.importance_batch_size
+        groups = evaluation_batches(encoded.lengths, size)
+        if o.importance == "accumulate":  # what it adds up depends on the order, which is the file's in the released code
+            groups = [list(range(start, min(start + size, len(encoded)))) for start in range(0, len(encoded), size)]
         whole = whole_network(backbone)
 
         def loss(batch: Batch) -> Tensor:

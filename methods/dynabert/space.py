@@ -39,14 +39,23 @@ def kept_neurons(intermediate: int, heads: int, kept: int) -> int:
 
 
 def kept_layers(layers: int, depth: float, rule: DepthRule) -> tuple[int, ...]:
-    """Indices (from 0) of the layers that stay: evenly spaced.
+    """Indices (from 0) of the n = round(L m_d) layers that stay.
 
     `floor` (reference code): floor(i / m_d), i = 0..n-1, which keeps the first layer and drops the last.
-    `keep_top` (PaddleSlim's reading of the paper): floor(i / m_d) - 1, i = 1..n, which keeps the last one where 1/m_d divides.
+    `keep_top` (PaddleSlim's reading of the paper): floor(i / m_d) - 1, i = 1..n, which keeps the last one where 1/m_d divides. Where
+    rounding n up would lead beyond the last layer, n / L stands for m_d.
     """
-    n = round(layers * exact(depth))
-    start, shift = (0, 0) if rule == "floor" else (1, 1)
-    return tuple(int(i / exact(depth)) - shift for i in range(start, n + start))
+    share = exact(depth)
+    n = round(layers * share)
+    if rule == "floor":
+        return tuple(int(i / share) for i in range(n))
+    share = max(share, Fraction(n, layers))
+    return tuple(int(i / share) - 1 for i in range(1, n + 1))
+
+
+def evenly_kept(layers: int, kept: int) -> tuple[int, ...]:
+    """`kept` of the layers by the rule `floor`, in integers: floor(i L / n)."""
+    return tuple(i * layers // kept for i in range(kept))
 
 
 def transformer_layer(backbone: BackboneConfig, index: int, heads: Any, neurons: Any) -> TransformerLayer:

@@ -72,7 +72,10 @@ def _mark(folder: Path) -> dict[str, Any]:
         return {}
     try:
         data: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        for mark in (data, data["previous"]):
+            if mark and not all(isinstance(mark[key], str) for key in ("file", "sha256", "fingerprint")):
+                raise ValueError("a file, a sha256 and a fingerprint are expected")
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); remove the folder to start this stage anew") from error
     return data
 

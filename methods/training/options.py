@@ -12,7 +12,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Options(BaseModel):
     """Options of an experiment file: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Schedule(Options):
@@ -44,3 +44,10 @@ class Schedule(Options):
 
 
 Precision = Literal["fp32", "bf16"]
+
+
+def refuse_selection(every: int) -> int:
+    """For stages that have nothing to score by. Raises ValueError, which pydantic reports with its place."""
+    if every:
+        raise ValueError("this stage keeps its last state; write 0")
+    return every

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,7 +16,7 @@ from methods.costs import costs
 from methods.errors import UserError
 from methods.network import NetworkSpec
 from methods.recipe import Context, StageRecord
-from methods.tasks.batches import Collate
+from methods.tasks.batches import Collate, training_batches
 from methods.tasks.task import Split
 from methods.training.checkpoint import file_digest, write_atomically
 from methods.training.loop import Loop, Step
@@ -86,21 +86,22 @@ def read_finished(folder: Path, model: nn.Module, fingerprint: dict[str, Any]) -
         mark = json.loads((folder / DONE).read_text())
         record = StageRecord(**mark["record"])
         digest = file_digest(folder / WEIGHTS)
+        expected, made_with = mark["sha256"], dict(mark["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: the finished stage is damaged ({error}); remove the folder to train it anew") from error
-    if digest != mark["sha256"]:
+    if digest != expected:
         raise UserError(f"{folder / WEIGHTS}: damaged, its SHA-256 differs from {DONE}; remove the folder to train this stage anew")
     wanted = json.loads(json.dumps(fingerprint, default=str))
-    different = [key for key in wanted if mark["fingerprint"].get(key) != wanted[key]]
+    different = [key for key in wanted if made_with.get(key) != wanted[key]]
     if different:
         raise UserError(f"{folder}: was trained with other {', '.join(different)}; choose another run folder, or remove this one")
     model.load_state_dict(load_file(folder / WEIGHTS))
     return record
 
 
-def remove_stage(folder: Path) -> None:
-    """Forgets a stage and its checkpoints."""
-    shutil.rmtree(folder, ignore_errors=True)
+def epoch_flops(lengths: NDArray[Any], batch_size: int, seed: int, per_batch: Callable[[int, int], float]) -> float:
+    """FLOPs of the first epoch's batches, each at its padded length."""
+    return sum(per_batch(len(rows), int(lengths[rows].max())) for rows in training_batches(lengths, batch_size, seed, 0))
 
 
 def training_flops(trained: Sequence[NetworkSpec], teachers: Sequence[NetworkSpec] = ()) -> Callable[[int, int], float]:

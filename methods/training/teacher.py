@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from methods.backbone import BackboneConfig
 from methods.costs import costs
@@ -15,7 +15,7 @@ from methods.tasks.batches import joint
 from methods.tasks.head import Head
 from methods.training.initialisation import initialise, load_backbone
 from methods.training.loop import Backward, Batch
-from methods.training.options import Options, Schedule
+from methods.training.options import Options, Schedule, refuse_selection
 from methods.training.stage import run_stage, training_flops, training_memory
 
 STAGE = "fine-tune"
@@ -25,6 +25,12 @@ class TeacherOptions(Options):
     """How the backbone is fine-tuned."""
 
     schedule: Schedule = Field(default_factory=Schedule)
+
+    @field_validator("schedule")
+    @classmethod
+    def _last_state(cls, schedule: Schedule) -> Schedule:
+        refuse_selection(schedule.select_every)
+        return schedule
 
 
 def fine_tune_teacher(context: Context, options: TeacherOptions) -> Network:
@@ -52,7 +58,7 @@ def plan_teacher(options: TeacherOptions, backbone: BackboneConfig, head: Head, 
     """What fine-tuning the teacher costs."""
     spec = full_spec(backbone, head)
     steps = options.schedule.steps(rows)
-    examples = steps * min(rows, options.schedule.batch_size)
+    examples = steps * min(rows, options.schedule.batch_size * options.schedule.accumulation)
     parameters = costs(spec).parameters
     memory = training_memory(spec, parameters, 0, options.schedule.batch_size, length)
     return StagePlan(STAGE, steps, examples, examples * training_flops([spec])(1, length), memory)

@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
@@ -13,7 +15,16 @@ from transformers import BertConfig, BertForSequenceClassification
 from methods.backbone import BERT_BASE, BackboneConfig
 from methods.costs import costs
 from methods.dynabert.rewiring import importance, rewire
-from methods.dynabert.space import DynaBertSpace, architecture_of, full_spec, kept_heads, kept_layers, kept_neurons
+from methods.dynabert.space import (
+    DynaBertSpace,
+    architecture_of,
+    evenly_kept,
+    exact,
+    full_spec,
+    kept_heads,
+    kept_layers,
+    kept_neurons,
+)
 from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
 from methods.dynabert.supernet import DynaBertSupernet
 from methods.errors import UserError
@@ -249,15 +260,30 @@ def test_distilling_a_regression_leaves_pooler_and_classifier_alone() -> None:
         assert any(p.grad is not None and p.grad.any() for p in net.head.parameters()) == touched
 
 
-def test_momentum_moves_what_lies_outside_and_plain_descent_does_not() -> None:
-    """As in the released code: Adam's moments of earlier steps move inactive slices; the gradient there is zero."""
+def test_momentum_moves_inactive_slices_and_plain_descent_does_not() -> None:
+    """As in the released code: Adam's moments of earlier steps move the slice; the gradient there is zero. Unused layers stay."""
     x = batch()
     for optimizer_class, moves in ((torch.optim.SGD, False), (torch.optim.AdamW, True)):
         net = supernet(3)
-        optimizer = optimizer_class(net.parameters(), lr=0.01)
+        optimizer = optimizer_class(net.parameters(), lr=0.01, weight_decay=0.0)
         for architecture in (net.space.largest(), net.space.smallest()):
-            before = net.encoder[5].attention.query.weight.detach().clone()
-            optimizer.zero_grad(set_to_none=False)
+            inactive = net.encoder[4].attention.query.weight.detach()[TINY.head_size :].clone()
+            dropped = net.encoder[5].attention.query.weight.detach().clone()
+            optimizer.zero_grad(set_to_none=True)
             TaskStep(net, (architecture,))(x, lambda loss: loss.backward())
             optimizer.step()
-        assert torch.equal(before, net.encoder[5].attention.query.weight) != moves
+        assert torch.equal(inactive, net.encoder[4].attention.query.weight[TINY.head_size :]) != moves
+        assert torch.equal(dropped, net.encoder[5].attention.query.weight)
+
+
+@given(layers=st.integers(1, 30), depth=st.integers(1, 40).map(lambda n: n / 40), rule=st.sampled_from(["floor", "keep_top"]))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_kept_layers_exist_and_rise(layers: int, depth: float, rule: str) -> None:
+    kept = kept_layers(layers, depth, rule)  # type: ignore[arg-type]
+    assert list(kept) == sorted(set(kept)) and all(0 <= layer < layers for layer in kept)
+    assert len(kept) == round(layers * exact(depth))
+
+
+def test_evenly_kept_is_the_floor_rule_in_integers() -> None:
+    assert evenly_kept(12, 9) == kept_layers(12, 0.75, "floor")
+    assert evenly_kept(12, 10) == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10)

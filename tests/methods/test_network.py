@@ -20,11 +20,12 @@ from methods.dynabert.space import full_spec
 from methods.errors import UserError
 from methods.evaluation import evaluate, weights_digest
 from methods.network import Network, save_network
-from methods.recipe import Context
+from methods.recipe import Context, StageRecord
 from methods.tasks.batches import joint
 from methods.tasks.head import Head
 from methods.tasks.task import Task
 from tests.conformance.cases import TINY, Case, randomise
+from tests.conftest import make_tiny_backbone
 
 TWO = Head("classification", 2)
 
@@ -114,3 +115,38 @@ def test_truncated_networks_are_the_teachers_layers(tiny_backbone: Backbone, tin
 
     assert distance(trained) < 0.5 * distance(cut)
     assert weights_digest(train_truncated(replace(context, teacher=teacher), half, options)) == weights_digest(trained)
+
+
+def test_equal_flops_are_equal(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    """The control spends what it was given, to half a step."""
+    records: list[StageRecord] = []
+    teacher = network(2, tiny_backbone.config)
+    context = Context(tmp_path, tiny_backbone, tiny_task.restricted("train", "search"), 0, teacher, record=records.append, max_length=32)
+    options = TruncatedOptions(batch_size=16, learning_rate=1e-3)
+    for half, flops in ((truncated_architectures(tiny_backbone.config)[1], 3e8),):
+        train_truncated(context, half, options, flops)
+        assert records[-1].flops == pytest.approx(flops, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")], "no tokenizer there"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "neither a directory"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "gpt2"}'), "no BERT-like encoder"),
+        (lambda f: edit(f, num_attention_heads=0), "heads is 0"),
+        (lambda f: edit(f, num_hidden_layers=0), "layers is 0"),
+        (lambda f: edit(f, hidden_act="no such"), "hidden_act 'no such' is unknown"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x"), "weights can't be read"),
+    ],
+)
+def test_a_backbone_that_is_none_is_refused(tmp_path: Path, change: object, message: str) -> None:
+    folder = make_tiny_backbone(tmp_path)
+    change(folder)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        Backbone.load(str(folder)).weights()
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from methods.backbone import Backbone
@@ -21,6 +23,7 @@ from methods.network import Network, task_loss
 from methods.recipe import Context, StageRecord
 from methods.tasks.batches import joint
 from methods.tasks.task import ClosedSplit, Task
+from methods.training.checkpoint import load_checkpoint
 from methods.training.initialisation import initialise, load_backbone
 from methods.training.loop import Loop, rate
 from methods.training.options import Schedule
@@ -196,6 +199,42 @@ def test_a_damaged_stage_is_named(trained: tuple[Context, DynaBertRecipe, list[S
     with pytest.raises(UserError, match=r"weights\.safetensors: damaged"):
         recipe.train(context)
     path.write_bytes(good)
+
+
+def test_another_teacher_needs_another_folder(trained: tuple[Context, DynaBertRecipe, list[StageRecord]]) -> None:
+    context, recipe, _ = trained
+    assert context.teacher is not None
+    other = copy.deepcopy(context.teacher)
+    with torch.no_grad():
+        other.head.classifier.bias += 1.0
+    with pytest.raises(UserError, match="trained with other teacher"):
+        recipe.train(replace(context, teacher=other))
+
+
+@pytest.mark.parametrize("content", ["[]", '{"file": "a.pt"}', '{"file": 3, "sha256": "x", "fingerprint": "y", "previous": {}}', "{"])
+def test_a_damaged_checkpoint_mark_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "checkpoint.json").write_text(content)
+    with pytest.raises(UserError, match=r"checkpoint\.json: damaged"):
+        load_checkpoint(tmp_path, "y")
+
+
+@pytest.mark.parametrize("lost", ["sha256", "fingerprint", "record"])
+def test_a_damaged_mark_of_a_stage_is_named(trained: tuple[Context, DynaBertRecipe, list[StageRecord]], lost: str) -> None:
+    context, recipe, _ = trained
+    path = context.folder / "width" / "stage.json"
+    good = path.read_text()
+    path.write_text(json.dumps({key: value for key, value in json.loads(good).items() if key != lost}))
+    with pytest.raises(UserError, match="damaged"):
+        recipe.train(context)
+    path.write_text(good)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for options in ({"epochs": float("inf")}, {"learning_rate": float("nan")}, {"rows": 0}, {"warmup": 1.0}):
+        with pytest.raises(ValidationError):
+            Schedule.model_validate(options)
+    with pytest.raises(ValidationError, match="keeps its last state"):
+        TeacherOptions.model_validate({"schedule": {"select_every": 5}})
 
 
 def test_other_options_need_another_folder(trained: tuple[Context, DynaBertRecipe, list[StageRecord]]) -> None:
