@@ -1,4 +1,7 @@
-"""The `search` split: rows of train set apart so that no text, and no phrase of a sentence, is on both sides (DESIGN.md, Splits)."""
+"""The `search` split: rows of train set apart so that no text is on both sides.
+
+A phrase goes with the sentence that contains it; one that several sentences contain goes with the first of them.
+"""
 
 from __future__ import annotations
 

@@ -32,6 +32,9 @@ def read_file(spec: TaskSpec, path: Path, name: str) -> Split:
     lines = _lines(path)
     header, rows = lines[0].split("\t"), [line.split("\t") for line in lines[1:]]
     _require(spec, header, f"{path}: the header")
+    twice = sorted({column for column in header if header.count(column) > 1})
+    if twice:
+        raise UserError(f"{path}: the header names {', '.join(twice)} twice; each column needs a name of its own")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise UserError(f"{path}, line {number}: {len(row)} fields; the header has {len(header)} ({', '.join(header)}), tab-separated")

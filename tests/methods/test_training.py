@@ -20,7 +20,7 @@ from methods.dynabert.space import full_spec
 from methods.errors import UserError
 from methods.evaluation import evaluate, weights_digest
 from methods.network import Network, task_loss
-from methods.recipe import Context, StageRecord
+from methods.recipe import Context, Hardware, StageRecord
 from methods.tasks.batches import joint
 from methods.tasks.task import ClosedSplit, Task
 from methods.training.checkpoint import load_checkpoint
@@ -53,11 +53,15 @@ def make_loop(backbone: Backbone, task: Task, folder: Path, stop_at: int | None 
         return {"loss": float(loss.detach())}
 
     context = context_of(backbone, task, folder)
-    settings: dict[str, Any] = {"schedule": FAST, "fingerprint": {"stage": "x"}, "checkpoint_seconds": 0.0, **changes}
+    settings: dict[str, Any] = {
+        "hardware": context.hardware,
+        "schedule": FAST,
+        "fingerprint": {"stage": "x"},
+        "checkpoint_seconds": 0.0,
+        **changes,
+    }
     encoded = collate.encode(task.split("train"))
-    return Loop(
-        "x", network, step, encoded, collate, folder=folder / "x", seed=1, hardware=context.hardware, flops=lambda b, n: b * n, **settings
-    )
+    return Loop("x", network, step, encoded, collate, folder=folder / "x", seed=1, flops=lambda b, n: b * n, **settings)
 
 
 def context_of(backbone: Backbone, task: Task, folder: Path, **more: Any) -> Context:
@@ -253,3 +257,17 @@ def test_stage_flops_are_those_of_the_sub_networks(trained: tuple[Context, DynaB
     assert plans["width-and-depth"].examples == by_name["width-and-depth"].examples == 288
     assert 0.4 < by_name["width-and-depth"].flops / plans["width-and-depth"].flops < 1.2
     assert plans["width-and-depth"].subnetworks == 4
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_weights(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    full, half = (make_loop(tiny_backbone, tiny_task, tmp_path / p, hardware=Hardware("cpu", p)) for p in ("fp32", "bf16"))  # type: ignore[arg-type]
+    full.run(), half.run()
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
+    assert state(full.model) != state(half.model)
+    collate, split = joint(tiny_backbone.tokenizer, 32), tiny_task.split("validation")
+
+    def run(batch: Any) -> Any:
+        return half.model(batch["input_ids"], batch["attention_mask"])
+
+    exact, rounded = (evaluate(run, collate, split, tiny_task.spec, Hardware("cpu", p)).logits for p in ("fp32", "bf16"))  # type: ignore[arg-type]
+    assert 0 < abs(exact - rounded).max() < 0.1
