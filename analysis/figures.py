@@ -101,8 +101,8 @@ def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: st
             _draw_finished(right, run, mine, styles[method], axis)
         _draw_controls(right, run, task, styles, axis)
     left.set_title(f"{task}: shared weights, split search", loc="left", pad=15)
-    pale = ", pale: shared weights" if any(m.kind == "shared" and m.split == "validation" for m in measured) else ""
-    right.set_title(f"{task}: finished networks, split validation{pale}", loc="left", pad=15)
+    pale = " (pale: shared)" if any(m.kind == "shared" and m.split == "validation" for m in measured) else ""
+    right.set_title(f"{task}: finished{pale or ' networks'}, split validation", loc="left", pad=15)
     left.set_ylabel(measured[0].metric)
     if min(spent) > 0 and max(spent) / min(spent) > 10:
         _logarithmic(left)
@@ -163,7 +163,8 @@ def _draw_controls(axes: Axes, run: Run, task: str, styles: dict[str, _Style], a
             if m.quality < floor:
                 line = 4 + 7 * (list(styles).index(m.architecture.method) if style else 0)
                 axes.scatter([x], [floor], s=22, marker=7, color=color, zorder=4)
-                axes.annotate(f"{m.quality:.2f}", (x, floor), (0, line), textcoords="offset points", ha="center", color=color, fontsize=6.5)
+                place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "rotation": 90}
+                axes.annotate(f"{m.quality:.2f}", (x, floor), (0, line), color=color, fontsize=6.5, **place)
                 axes.scatter([], [], s=22, marker=7, color=_GREY, label=f"{name}, off scale")
             else:
                 face = {"facecolors": "white", "edgecolors": color} if marker == "*" else {"color": color}

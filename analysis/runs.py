@@ -113,5 +113,8 @@ def _budgets(entries: Sequence[Mapping[str, Any]], file: Path) -> tuple[Budget, 
             for name in ("max_params", "max_params_non_embedding", "max_flops")
             if entry.get(name) is not None
         }
-        budgets.append(Budget(**limits, max_latency=entry.get("max_latency") or {}, name=entry.get("name") or ""))
+        latency = entry.get("max_latency") or {}
+        if not isinstance(latency, Mapping):
+            raise UserError(f"{file}: budgets[{place}].max_latency: {latency!r} is no mapping; write DEVICE: SECONDS")
+        budgets.append(Budget(**limits, max_latency=latency, name=entry.get("name") or ""))
     return tuple(budgets)
