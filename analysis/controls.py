@@ -70,17 +70,28 @@ def random_row(run: Run, task: str, method: str, budget: Budget, metric: str) ->
 
 
 def untrained_row(run: Run, task: str, method: str, budget: Budget, metric: str, winners: Sequence[Winner]) -> Row:
-    """The winners' shapes cut from the weights before the first trained stage, seed by seed."""
-    wanted = {(w.answer.architecture, w.seed) for w in winners}
+    """The winners' shapes cut from the weights before the first trained stage, winner by winner.
+
+    Such weights need not depend on the seed, and are measured once then: that one measurement stands for every seed without its own.
+    """
     last = {
         (m.control, m.architecture, m.seed): m
         for m in run.controls(task)
         if m.control not in (TEACHER, RANDOM, TRUNCATED) and m.architecture.method == method
     }
-    found = [m for m in last.values() if (m.architecture, m.seed) in wanted]
+    of_any_seed = {(name, architecture): m for (name, architecture, _), m in last.items()}
+    of_winners = [
+        last.get((name, w.answer.architecture, w.seed)) or of_any_seed.get((name, w.answer.architecture))
+        for name in sorted({name for name, _ in of_any_seed})
+        for w in winners
+    ]
+    found = [m for m in of_winners if m is not None]
+    networks = list({m.key: m for m in found}.values())
     names = sorted({m.control for m in last.values()}) or ["untrained"]
     reason = "not measured for this winner" if last else "not measured"
+    found = networks if len(networks) == 1 else found
     cells = _cells(run, found, teacher_of(run, task)) if found else _nothing(reason if winners else "there is no winner")
+    cells = Cells({**cells.values, "networks": len(networks)}, cells.why)
     return _row(run, task, budget, f"{'/'.join(names)} ({method})", method, metric, cells, empty(TRAINING_COLUMNS, "not trained"))
 
 

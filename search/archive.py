@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -93,16 +93,20 @@ class Archive:
         """What was recorded of training, in the order of recording."""
         return [StageRow(**_without_id(row)) for row in self._rows(STAGES, _given(task, method))]
 
-    def record_search(self, search: SearchRow) -> bool:
-        """Keeps what a search cost. False where it is known: a search run again is answered from here and says nothing of its cost."""
-        try:
-            with self._transaction() as connection:
+    def record_search(self, search: SearchRow) -> None:
+        """Keeps what a search cost; a later record of the same search takes the place of an earlier one."""
+        self._replace_searches([search], SEARCH_KEY)
+
+    def record_searches(self, searches: Sequence[SearchRow]) -> None:
+        """Keeps what all searches of a task, method and seed cost; whatever was recorded of these before is gone."""
+        self._replace_searches(searches, ("task", "method", "seed"))
+
+    def _replace_searches(self, searches: Sequence[SearchRow], same: Sequence[str]) -> None:
+        with self._transaction() as connection:
+            for search in searches:
+                connection.execute(delete(SEARCHES).where(*(SEARCHES.c[name] == getattr(search, name) for name in same)))
+            for search in searches:
                 connection.execute(insert(SEARCHES).values(asdict(search)))
-        except IntegrityError:
-            if not self._rows(SEARCHES, {name: getattr(search, name) for name in SEARCH_KEY}):
-                raise
-            return False
-        return True
 
     def searches(self, task: str | None = None, method: str | None = None) -> list[SearchRow]:
         """What was recorded of searches, in the order of recording."""

@@ -68,13 +68,21 @@ def rankable(quality: float) -> float:
 def candidates(measurements: Iterable[Measurement], kind: Kind, split: str = "search") -> list[Candidate]:
     """The architectures measured in this kind on this split, in order of first appearance.
 
-    Where a seed measured one more than once (its supernet was trained again), the last measurement counts.
+    Hand over all of a run, in the order in which they were added: where a seed's supernet was trained again, only scores of the
+    weights that were measured last count (kind `shared`), and of other kinds each architecture's last measurement.
     """
     groups: dict[Architecture, dict[int, Measurement]] = {}
-    for m in measurements:
-        if m.kind == kind and m.split == split:
-            groups.setdefault(m.architecture, {})[m.seed] = m
+    for m in _of_last_weights([m for m in measurements if m.kind == kind and m.split == split], kind):
+        groups.setdefault(m.architecture, {})[m.seed] = m
     return [Candidate(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in groups.values()]
+
+
+def _of_last_weights(found: Sequence[Measurement], kind: Kind) -> Sequence[Measurement]:
+    """With shared weights those of the supernet measured last, per task, method and seed; other kinds have weights of their own."""
+    if kind != "shared":
+        return found
+    last = {(m.task, m.architecture.method, m.seed): m.weights_digest for m in found}
+    return [m for m in found if m.weights_digest == last[m.task, m.architecture.method, m.seed]]
 
 
 class Scored(Protocol):

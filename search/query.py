@@ -100,10 +100,10 @@ def best(
     """The architecture of the highest quality on `search` that meets the budget; of equals the one with fewer FLOPs, then fewer
     parameters, then the smaller id.
 
-    Kinds are never mixed: the `finished` ones are ranked where the best with `shared` weights that meets the budget is among them, else
-    those with `shared` weights. (Under a budget that nobody finished networks for, the finished ones are other budgets' winners, and the
-    best of those may be far from the best there is.) An architecture measured in several seeds counts with its mean. Controls and
-    `validation` are not ranked by.
+    Kinds are never mixed: the `finished` ones are ranked where the best with `shared` weights that meets the budget is among them and
+    all of them were finished in its seeds, else those with `shared` weights. (Under a budget that nobody finished networks for, the
+    finished ones are other budgets' winners, and the best of those may be far from the best there is; and a mean over lucky seeds is no
+    better than one over all.) An architecture measured in several seeds counts with its mean. Controls and `validation` are not ranked by.
     Raises UserError where nothing was measured, where several tasks were and none is named, or where a limited cost is not known.
     """
     found = _measurements(source, method, task)
@@ -112,11 +112,16 @@ def best(
     _check(everything, budget, method, task)
     fitting = {kind: [some[i] for i in np.flatnonzero((_excess(some, budget) <= 0).all(axis=1))] for kind, some in by_kind.items()}
     finished, shared = fitting["finished"], fitting["shared"]
-    if finished and (not shared or _first(shared).architecture in {c.architecture for c in finished}):
+    if finished and (not shared or _stand_for(finished, _first(shared))):
         return _answer(_first(finished), "finished", budget, found)
     if shared:
         return _answer(_first(shared), "shared", budget, found)
     return _nothing_fits(everything, budget)
+
+
+def _stand_for(finished: Sequence[Candidate], first: Candidate) -> bool:
+    """Whether the best by shared weights is among the finished ones and all of them have its seeds."""
+    return first.architecture in {c.architecture for c in finished} and all(c.seeds == first.seeds for c in finished)
 
 
 def _measurements(source: Source | Iterable[Measurement], method: str | None, task: str | None) -> list[Measurement]:
@@ -155,8 +160,8 @@ def _first(fitting: Sequence[Candidate]) -> Candidate:
 
 
 def _answer(winner: Candidate, kind: Kind, budget: Budget, found: Iterable[Measurement]) -> Answer:
-    own = [m for m in found if m.architecture == winner.architecture]
-    shown = next(((k, c) for k in SHOWN for c in candidates(own, k, "validation")), None)
+    found = list(found)
+    shown = next(((k, c) for k in SHOWN for c in candidates(found, k, "validation") if c.architecture == winner.architecture), None)
     first = winner.measurements[0]
     return Answer(
         architecture=winner.architecture,

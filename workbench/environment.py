@@ -28,12 +28,14 @@ def describe(threads: int) -> dict[str, Any]:
 
 def record(path: Path, threads: int) -> None:
     """Adds this environment to the file unless it is the one that was noted last."""
-    seen: list[Any] = []
+    seen: Any = []
     if path.exists():
         try:
             seen = json.loads(path.read_text())
         except ValueError:
             seen = []
+    if not isinstance(seen, list):
+        seen = []
     here = describe(threads)
     if not seen or seen[-1] != here:
         write_atomically(path, json.dumps([*seen, here], indent=1) + "\n")

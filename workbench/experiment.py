@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,11 @@ from search.strategies import registry as strategies
 
 DATA_SEED = 0
 """Row limits, teacher and demo backbone are the same whatever the run's seeds."""
+RESERVED = (
+    "teacher", "report", "predictions", "archive.db", "archive.db-wal", "archive.db-shm", "backbone", "corpus", "experiment.yaml",
+    "environment.json", ".", "..",
+)  # fmt: skip
+"""What lies in a run folder beside the tasks' folders."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -27,6 +33,15 @@ def _quantity(value: Any) -> Any:
         return None if value is None else parse_quantity(value, "")
     except UserError as error:
         raise ValueError(str(error).removeprefix(": ")) from error
+
+
+def _folder_name(name: str) -> str:
+    """A task has a folder of its name in the run folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ValueError("a task's name is also a folder's; letters, digits, '_', '.' and '-' are allowed")
+    if name.lower() in RESERVED:
+        raise ValueError("the run folder has something else of that name; choose another")
+    return name
 
 
 def _whole(value: float | None) -> float | int | None:
@@ -44,7 +59,7 @@ class TaskOptions(Options):
     `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, AfterValidator(_folder_name)]
     data: str = "hub"
     text: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] | None = None
     label: str | None = None
@@ -172,7 +187,7 @@ class Experiment(Options):
     tasks: tuple[TaskOptions, ...] = ()
     methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
     budgets: Annotated[tuple[BudgetEntry, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...], Field(min_length=1)] = (0,)
     teacher: TeacherOptions = Field(default_factory=TeacherOptions)
     search: SearchOptions = Field(default_factory=SearchOptions)
     controls: Controls = Field(default_factory=Controls)
@@ -192,6 +207,10 @@ class Experiment(Options):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{place} must be distinct; {', '.join(twice)} is there twice")
+        limits = [budget.limits() for budget in self.all_budgets()]
+        same = next(((limits.index(limit), i) for i, limit in enumerate(limits) if limits.index(limit) < i), None)
+        if same is not None:
+            raise ValueError(f"budgets must be distinct; budgets[{same[0]}] and budgets[{same[1]}] have the same limits")
         return self
 
     @property

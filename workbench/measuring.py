@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,10 +58,9 @@ class Measurer:
         self.archive.add(measurement, predictions)
         return measurement
 
-    def network(
-        self, network: Network, architecture: Architecture, kind: Kind, control: str = "", splits: Sequence[str] = ("search", "validation")
-    ) -> dict[str, Measurement]:
-        """A stand-alone network on these splits, by their names."""
+    def network(self, network: Network, architecture: Architecture, kind: Kind, control: str = "") -> dict[str, Measurement]:
+        """A stand-alone network on `search` and on all that the task reports on (MNLI has a mismatched `validation` too), by split."""
+        splits = [name for name in self.task.split_names if name != "train"]
         network = network.to(self.hardware.device).eval()
         used, digest = costs(network.spec, self.cost.length, self.cost.batch), weights_digest(network)
         return {

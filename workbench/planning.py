@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from methods.backbone import BackboneConfig
+from methods.baselines.truncated import NAME, TruncatedOptions, deepest_that_fits, truncated_spec
 from methods.budget import Budget
+from methods.costs import costs
+from methods.dynabert.space import full_spec
 from methods.recipe import StagePlan
 from methods.space import SearchSpace
 from methods.tasks.head import Head
+from methods.training.stage import training_flops, training_memory
 from methods.training.teacher import plan_teacher
 from search.limits import CostFunction
 from search.strategies.registry import entry, make
@@ -61,7 +65,8 @@ class BudgetRow:
 
     @property
     def possible(self) -> bool:
-        return all(self.least[name] <= limit for name, limit in self.limits.items())
+        """Whether something meets it; where the space was not counted, only each limit alone is known to be met."""
+        return all(self.least[name] <= limit for name, limit in self.limits.items()) and not (self.counted and self.fitting == 0)
 
 
 @dataclass(frozen=True)
@@ -154,14 +159,31 @@ class _Planner:
         )
 
     def truncated(self, by_method: Mapping[str, Sequence[StageRow]]) -> list[StageRow]:
-        """As many FLOPs as the costliest method."""
+        """As many FLOPs as the costliest method, or one training of its own length for each depth that the budgets ask for."""
         controls = self.experiment.controls
-        if controls.truncated_kd is None or not controls.equal_flops:
+        if controls.truncated_kd is None:
             return []
+        if not controls.equal_flops:
+            return self._truncated_by_epochs(controls.truncated_kd)
         name, own = max(by_method.items(), key=lambda item: sum(stage.flops for stage in item[1]))
         flops, memory = sum(stage.flops for stage in own), max(stage.memory for stage in own)
         times = len(self.experiment.seeds)
         return [StageRow(self.task, "truncated-kd", "distil", times, 1, 0, 0, flops, memory, f"as many FLOPs as {name}")]
+
+    def _truncated_by_epochs(self, options: TruncatedOptions) -> list[StageRow]:
+        cost, shape, head = self.experiment.cost, self.backbone, self.head
+        found = [deepest_that_fits(shape, head, budget.met_by, cost.length, cost.batch) for budget in self.experiment.all_budgets()]
+        cuts = [truncated_spec(architecture, shape, head) for architecture in dict.fromkeys(found) if architecture is not None]
+        if not cuts:
+            return []
+        full, times = full_spec(shape, head), len(self.experiment.seeds)
+        steps = options.steps(self.size.rows)
+        examples = steps * min(self.size.rows, options.batch_size * options.accumulation)
+        flops = examples * sum(training_flops([cut], [full])(1, self.size.length) for cut in cuts)
+        taught = costs(full).parameters
+        memory = max(training_memory(cut, costs(cut).parameters, taught, options.batch_size, self.size.longest) for cut in cuts)
+        count, note = len(cuts), "each depth by its own epochs"
+        return [StageRow(self.task, NAME, "distil", times, count, count * steps, count * examples, flops, memory, note)]
 
     def _row(self, who: str, typical: StagePlan, longest: StagePlan, times: int) -> StageRow:
         p = typical
@@ -175,11 +197,11 @@ def _against(
     size = space.size()
     counted = size <= COUNTABLE
     rng = random.Random(DATA_SEED)
-    costs = [cost_of(a) for a in (space.enumerate() if counted else [space.sample(rng) for _ in range(SAMPLED)])]
+    spent = [cost_of(a) for a in (space.enumerate() if counted else [space.sample(rng) for _ in range(SAMPLED)])]
     ranges = space.cost_range(backbone, head, cost.length, cost.batch)
     rows = []
     for budget in budgets:
         least, most = ({name: ranges[name][end] for name in budget.limits()} for end in (0, 1))
-        fitting = sum(map(budget.met_by, costs))
-        rows.append(BudgetRow(task, space.method, budget.label(), budget.limits(), least, most, size, fitting, len(costs), counted))
+        fitting = sum(map(budget.met_by, spent))
+        rows.append(BudgetRow(task, space.method, budget.label(), budget.limits(), least, most, size, fitting, len(spent), counted))
     return rows

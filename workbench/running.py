@@ -80,7 +80,7 @@ class MethodRun:
         self.search(supernet)
         self.reporter.finished(self.options.name, self.member.name, f"search ({self.session.experiment.search.strategy})")
         self.reporter.say(*where, "winners and controls")
-        answers = self.winners()
+        answers = self.winners(supernet)
         for architecture in dict.fromkeys(answer.architecture for answer in answers):
             self.finish(supernet, architecture)
         self.random(supernet)
@@ -141,8 +141,7 @@ class MethodRun:
             result = search(
                 self.member.space, evaluator, budgets, chosen.strategy, chosen.evaluations, self.seed, cost_of, known, archive.add, progress
             )
-            for part in result.passes:
-                archive.record_search(self._cost_of_search(part))
+            archive.record_searches([self._cost_of_search(part) for part in result.passes])
         bar.close()
 
     def _cost_of_search(self, part: Pass) -> SearchRow:
@@ -155,13 +154,11 @@ class MethodRun:
         names = (self.options.name, self.member.name, self.seed, part.strategy, part.label)
         return SearchRow(*names, len(part.measurements), seconds, float(flops * len(split)))
 
-    def winners(self) -> list[Answer]:
-        """What the search chose under each budget, by shared weights on `search`."""
-        found = [
-            m
-            for m in self.session.archive.measurements(self.options.name, self.member.name, "shared", "search")
-            if m.seed == self.seed
-        ]
+    def winners(self, supernet: Supernet) -> list[Answer]:
+        """What the search chose under each budget, by this supernet's shared weights on `search`."""
+        measured = self.session.archive.measurements(self.options.name, self.member.name, "shared", "search")
+        digest = weights_digest(supernet)
+        found = [m for m in measured if (m.seed, m.weights_digest) == (self.seed, digest)]
         answers = [best(found, budget) for budget in self.budgets] if found else []
         return [answer for answer in answers if isinstance(answer, Answer)]
 

@@ -48,8 +48,10 @@ def backbone_config(name: str, made: Path | None = None) -> tuple[BackboneConfig
     place = str(made) if name == "demo" else name
     try:
         return BackboneConfig.from_transformers(AutoConfig.from_pretrained(place), place), ""
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # huggingface_hub's validation errors have no base of their own that is public
+        reason = " ".join((str(error).strip() or type(error).__name__).split())
         raise UserError(f"backbone: {name!r} is neither a directory with config.json nor a hub id at hand ({reason})") from error
 
 

@@ -53,8 +53,9 @@ class Folder:
     ) -> None:
         """`correct`: kept as predictions that are right there and wrong elsewhere (two classes)."""
         self._count += 1
+        weights = f"supernet of {which.method} {seed}" if kind == "shared" else f"weights {self._count}"
         found = Measurement(
-            which, self.task, split, f"digest of {split}", f"weights {self._count}", kind, seed, self.metric, {self.metric: quality},
+            which, self.task, split, f"digest of {split}", weights, kind, seed, self.metric, {self.metric: quality},
             cost or costs(1.0), control,
         )  # fmt: skip
         labels = LABELS if labels is None else labels

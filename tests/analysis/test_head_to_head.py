@@ -55,6 +55,28 @@ def test_untrained_weights_in_the_winners_shape(small: HeadToHead) -> None:
     assert row(small, "rewired-cut (dynabert)").quality == 0.55
 
 
+def test_untrained_weights_that_know_no_seed_stand_for_every_winner(tmp_path: Path) -> None:
+    """Two winners of one shape and one of another: the shared measurement counts twice, as one network."""
+    run = Folder(tmp_path, [{"max_flops": 1e9}])
+    for seed, heads in ((0, 3), (1, 3), (2, 2)):
+        run.measure(architecture(heads), 0.9, "search", cost=costs(1.0), seed=seed)
+    run.control("rewired-cut", architecture(3), 0.6, costs(1.0), seed=0)
+    run.control("rewired-cut", architecture(2), 0.3, costs(1.0), seed=2)
+    found, _ = only(tmp_path, "rewired-cut (dynabert)")
+    assert found.quality == pytest.approx(0.5) and found.networks == 2
+    run.control("rewired-cut", architecture(3), 0.9, costs(1.0), seed=1)
+    assert only(tmp_path, "rewired-cut (dynabert)")[0].quality == pytest.approx(0.6)
+
+
+def test_one_untrained_network_of_all_seeds_has_no_spread(tmp_path: Path) -> None:
+    run = Folder(tmp_path, [{"max_flops": 1e9}])
+    for seed in (0, 1):
+        run.measure(architecture(3), 0.9, "search", cost=costs(1.0), seed=seed)
+    run.control("rewired-cut", architecture(3), 0.6, costs(1.0), seed=0)
+    found, _ = only(tmp_path, "rewired-cut (dynabert)")
+    assert (found.quality, found.networks, found.spread) == (0.6, 1, None)
+
+
 def test_the_truncated_teacher_that_fits(small: HeadToHead) -> None:
     assert row(small, "truncated-kd").quality == 0.82
     assert row(small, "truncated-kd", "tiny").why["quality"] == "none fits: smallest max_flops 750M"
@@ -254,6 +276,9 @@ def test_no_run_is_one_clear_message(tmp_path: Path) -> None:
         (tmp_path / "fresh" / "experiment.yaml").write_text(damaged)
         with pytest.raises(UserError, match=r"experiment\.yaml: is no experiment"):
             head_to_head(tmp_path / "fresh")
+    (tmp_path / "fresh" / "experiment.yaml").write_text("budgets: [{max_latency: 3}]")
+    with pytest.raises(UserError, match=r"budgets\[0\]\.max_latency: 3 is no mapping"):
+        head_to_head(tmp_path / "fresh")
     (tmp_path / "fresh" / "experiment.yaml").write_text("{")
     with pytest.raises(UserError, match=r"experiment\.yaml"):
         head_to_head(tmp_path / "fresh")

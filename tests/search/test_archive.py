@@ -209,12 +209,22 @@ def test_a_stage_counts_once_with_its_last_record(archive: Archive) -> None:
     assert len(archive.stages()) == 3 and archive.stages(task="rte") == []
 
 
-def test_a_search_counts_with_its_first_record(archive: Archive) -> None:
+def test_a_search_counts_with_its_last_record(archive: Archive) -> None:
     first = SearchRow("sst2", "toy", 0, "tpe", "max_flops 1G", 100, 12.5, 3e12)
-    assert archive.record_search(first)
-    assert not archive.record_search(replace(first, seconds=0.01, flops=0.0))
-    assert archive.record_search(replace(first, seed=1))
-    assert archive.searches(task="sst2", method="toy") == [first, replace(first, seed=1)]
+    grown = replace(first, evaluations=150, flops=4e12)
+    for search in (first, replace(first, seed=1), grown):
+        archive.record_search(search)
+    assert archive.searches(task="sst2", method="toy") == [replace(first, seed=1), grown]
+
+
+def test_searches_recorded_together_replace_those_before(archive: Archive) -> None:
+    first = SearchRow("sst2", "toy", 0, "exhaustive", "max_flops 1G", 100, 12.5, 3e12)
+    others = [replace(first, seed=1), replace(first, method="other"), replace(first, task="rte")]
+    for search in (first, *others):
+        archive.record_search(search)
+    now = [replace(first, budget=""), replace(first, budget="max_flops 2G")]
+    archive.record_searches(now)
+    assert archive.searches() == [*others, *now]
 
 
 def test_a_row_without_a_value_is_an_error_and_no_repetition(archive: Archive) -> None:

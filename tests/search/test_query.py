@@ -48,10 +48,17 @@ def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | 
     """The winner's id and kind by one loop after another over everything."""
     winners: dict[str, str] = {}
     fitting_finished: set[str] = set()
+    seeds: dict[tuple[str, str], set[int]] = {}
     for kind in ("finished", "shared"):
         ranked = []
         for architecture in {m.architecture for m in found}:
-            last = {m.seed: m for m in found if m.architecture == architecture and m.kind == kind and m.split == "search"}
+            last: dict[int, Measurement] = {}
+            for place, m in enumerate(found):
+                after = [n for n in found[place:] if (n.kind, n.split, n.seed) == (kind, "search", m.seed)]
+                current = kind == "finished" or all(n.weights_digest == m.weights_digest for n in after[-1:])
+                if m.architecture == architecture and m.kind == kind and m.split == "search" and current:
+                    last[m.seed] = m
+            seeds[kind, architecture.id] = set(last)
             if last and budget.met_by(costs := last[max(last)].costs):
                 mean = math.fsum(m.quality for m in last.values()) / len(last)
                 ranked.append((-round(mean, 12), costs.flops, costs.parameters, architecture.id))
@@ -59,9 +66,12 @@ def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | 
             winners[kind] = min(ranked)[-1]
         if kind == "finished":
             fitting_finished = {row[-1] for row in ranked}
-    if "finished" in winners and winners.get("shared", winners["finished"]) in fitting_finished:
+    if "shared" not in winners:
+        return (winners["finished"], "finished") if "finished" in winners else None
+    first = winners["shared"]
+    if first in fitting_finished and all(seeds["finished", other] == seeds["shared", first] for other in fitting_finished):
         return winners["finished"], "finished"
-    return (winners["shared"], "shared") if "shared" in winners else None
+    return first, "shared"
 
 
 widths = st.integers(1, 6)
@@ -73,6 +83,7 @@ measurements = st.lists(
         quality=st.sampled_from([0.1, 0.2, 0.3, 0.4]),
         kind=st.sampled_from(["shared", "finished", "control", "predicted"]),
         seed=st.integers(0, 2),
+        weights_digest=st.sampled_from(["old", "new"]),
         split=st.sampled_from(["search", "search", "validation"]),
     ),
     max_size=25,
@@ -184,8 +195,27 @@ def test_seeds_are_averaged() -> None:
 
 
 def test_a_retrained_supernet_replaces_its_old_scores() -> None:
-    found = [made(1, 0.9, weights_digest="old"), made(2, 0.6), made(1, 0.5, weights_digest="new")]
+    found = [made(1, 0.9, weights_digest="old"), made(2, 0.6, weights_digest="new"), made(1, 0.5, weights_digest="new")]
     assert answer(found, Budget()).architecture.choices == {"width": 2}
+
+
+def test_of_a_retrained_supernet_no_score_of_its_predecessor_competes() -> None:
+    old = [made(w, 0.9, weights_digest="old") for w in (1, 2)] + [made(5, 0.95, weights_digest="old", split="validation")]
+    new = [made(3, 0.5, weights_digest="new"), made(4, 0.95, seed=1), made(5, 0.4, weights_digest="new")]
+    assert {c.architecture.choices["width"] for c in candidates([*old, *new], "shared")} == {3, 4, 5}
+    assert answer([*old, new[0]], Budget()).architecture.choices == {"width": 3}
+    told = [*old, new[2], made(3, 0.3, weights_digest="new", split="validation")]
+    assert answer(told, Budget()).validation is None
+
+
+def test_finished_networks_of_different_seeds_are_not_ranked() -> None:
+    shared = [made(w, q, seed=s) for w, q in ((1, 0.8), (2, 0.7)) for s in (0, 1)]
+    lucky = [made(1, 0.7, "finished", seed=0), made(1, 0.7, "finished", seed=1), made(2, 0.9, "finished", seed=1)]
+    result = answer([*shared, *lucky], Budget())
+    assert (result.architecture.choices["width"], result.kind) == (1, "shared")
+    both = answer([*shared, *lucky, made(2, 0.8, "finished", seed=0)], Budget())
+    assert (both.architecture.choices["width"], both.kind) == (2, "finished")
+    assert answer(lucky, Budget()).kind == "finished"
 
 
 def test_a_quality_that_is_no_number_never_wins() -> None:

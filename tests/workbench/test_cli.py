@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,22 @@ def test_bad_data_is_named_by_file_and_line(small: Any, tmp_path: Path, train: s
 
 def test_missing_data(small: Any, tmp_path: Path) -> None:
     assert "task.data" in refused(call("run", small(task={"name": "sst2", "data": str(tmp_path / "none")}), "--output", tmp_path / "run"))
+
+
+def test_backbone_weights_that_can_not_be_read_claim_no_folder(small: Any, tmp_path: Path, tiny_backbone_folder: Path) -> None:
+    folder = Path(shutil.copytree(tiny_backbone_folder, tmp_path / "backbone"))
+    (folder / "model.safetensors").write_bytes(b"no tensors")
+    assert str(folder) in refused(call("run", small(backbone=str(folder)), "--output", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_configuration_is_one_line(small: Any, tmp_path: Path, tiny_backbone_folder: Path) -> None:
+    folder = Path(shutil.copytree(tiny_backbone_folder, tmp_path / "backbone"))
+    config = json.loads((folder / "config.json").read_text())
+    for broken in ({**config, "num_hidden_layers": "two"}, {**config, "hidden_size": None}, [1]):
+        (folder / "config.json").write_text(json.dumps(broken))
+        message = refused(call("plan", small(backbone=str(folder))))
+        assert "\n" not in message and str(folder) in message
 
 
 def test_a_backbone_that_is_no_bert(small: Any, tmp_path: Path) -> None:

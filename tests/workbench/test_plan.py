@@ -90,7 +90,25 @@ def test_a_plan_of_data_at_hand(tmp_path: Path, tiny_backbone_folder: Path) -> N
     assert planned.budgets[1].counted and planned.budgets[1].fitting == planned.budgets[1].size == 4
     fine_tuning = planned.stages[0]
     assert (fine_tuning.who, fine_tuning.steps, fine_tuning.examples) == ("teacher", 6, 192)
-    assert "none: below the smallest" in plan(path).render()
+    text = plan(path).render()
+    assert "none: below the smallest" in text and "no architecture of dynabert meets small (task demo)" in text
+    summary = next(line for line in text.splitlines() if line.startswith("in all"))
+    assert all(who in summary for who in ("(teacher ", "dynabert ", "truncated-kd "))
+
+
+def test_truncated_kd_by_its_epochs_is_planned(tmp_path: Path, tiny_backbone_folder: Path) -> None:
+    """Two depths: 3 x forward of the cut and 1 x of the teacher for every example of two epochs."""
+    path = tmp_path / "e.yaml"
+    budgets = [{"max_flops": "1G"}, {"name": "tight", "max_params_non_embedding": 3000}]
+    controls = {"equal_flops": False, "truncated_kd": {"epochs": 2, "batch_size": 8}}
+    data = experiment(backbone=str(tiny_backbone_folder), task={"name": "demo", "rows": 64}, budgets=budgets, controls=controls)
+    path.write_text(yaml.safe_dump(data))
+    planned = make_plan(load_experiment(path), "e.yaml")
+    (row,) = [stage for stage in planned.stages if stage.who == "truncated-kd"]
+    teacher = planned.stages[0]
+    forward = teacher.flops / teacher.examples / 3
+    assert (row.stage, row.subnetworks, row.steps, row.examples) == ("distil", 2, 2 * 16, 2 * 128)
+    assert 128 * forward * (3 + 1 + 1 + 3 * 0.4) < row.flops < 128 * forward * (3 + 1 + 1 + 3 * 0.6)
 
 
 def test_a_space_that_cannot_be_is_named_by_its_place(tmp_path: Path, tiny_backbone_folder: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,9 +125,22 @@ def test_a_damaged_archive_is_refused_and_left_alone(demo_run: Path, run_copy: P
     for file in run_copy.glob("archive.db-*"):
         file.unlink()
     archive.write_bytes(b"no database" * 100)
+    before = (run_copy / "experiment.yaml").read_text()
     with pytest.raises(UserError, match="archive"):
-        again(demo_run, run_copy)
+        again(demo_run, run_copy, "seeds=[0, 1]")
     assert archive.read_bytes() == b"no database" * 100
+    assert (run_copy / "experiment.yaml").read_text() == before
+
+
+def test_scores_of_another_supernet_choose_no_winner(demo_run: Path, run_copy: Path) -> None:
+    with Archive(run_copy / "archive.db", create=False) as archive:
+        shared = archive.measurements(kind="shared", split="search")
+        finished = {m.key for m in archive.measurements(kind="finished")}
+        other = next(m for m in shared if m.architecture.id not in {key[0] for key in finished})
+        assert archive.add(replace(other, weights_digest="another supernet", metrics={"accuracy": 2.0}))
+    again(demo_run, run_copy)
+    with Archive(run_copy / "archive.db", create=False) as archive:
+        assert {m.key for m in archive.measurements(kind="finished")} == finished
 
 
 def test_query_under_a_budget(demo_run: Path) -> None:
@@ -178,6 +192,49 @@ def test_export_gives_the_measured_network_in_another_process(demo_run: Path, tm
     assert [layer["ffn_size"] for layer in config["layers"]] == genes["neurons"]
     assert config["layers"][0]["head_size"] == 8 and config["task"]["labels"] == ["negative", "positive"]
     assert config["metrics"]["finished on validation"]["accuracy"] == pytest.approx(shipped.quality)
+
+
+def test_a_run_of_a_gpu_is_exported_without_one(demo_run: Path, run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file = run_copy / "experiment.yaml"
+    assert "device: cpu" in file.read_text()
+    file.write_text(file.read_text().replace("device: cpu", "device: cuda"))
+    answer = workbench.query(run_copy, max_flops="250K")
+    assert isinstance(answer, Answer)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here.part").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    exported = workbench.export(run_copy, answer.architecture.id, ".")
+    assert exported.folder == tmp_path / "here" and (tmp_path / "here" / "model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.part", "run"]
+
+
+@pytest.mark.parametrize(
+    "lost", ["demo/dynabert/seed-0/width/stage.json", "demo/dynabert/seed-0/width-and-depth", "teacher/demo/fine-tune/stage.json"]
+)
+def test_export_does_not_train(run_copy: Path, tmp_path: Path, lost: str) -> None:
+    answer = workbench.query(run_copy, max_flops="250K")
+    assert isinstance(answer, Answer)
+    stage = run_copy / lost
+    if stage.is_dir():
+        shutil.rmtree(stage)
+    else:
+        stage.unlink()
+    with pytest.raises(UserError, match="training there is not finished"):
+        workbench.export(run_copy, answer.architecture.id, tmp_path / "network")
+    assert not (tmp_path / "network").exists()
+
+
+def test_an_environment_that_is_no_list_is_begun_anew(tmp_path: Path) -> None:
+    from workbench import environment
+
+    path = tmp_path / "environment.json"
+    for damage in ('{"a": 1}', "3", "null", "{"):
+        path.write_text(damage)
+        environment.record(path, 2)
+        assert [entry["threads"] for entry in json.loads(path.read_text())] == [2]
 
 
 def test_export_refuses(demo_run: Path, tmp_path: Path) -> None:

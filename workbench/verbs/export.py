@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,14 @@ from methods.training.teacher import fine_tune_teacher
 from search.archive import Archive
 from search.candidates import candidates
 from search.measurement import Measurement
+from search.query import RANKED
+from search.tables import StageRow
 from workbench.experiment import DATA_SEED, Experiment, TaskOptions
 from workbench.facts import layer_facts
 from workbench.folder import RunFolder
 from workbench.session import Session
+
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,38 @@ def export(run: Path | str, architecture: str, directory: Path | str, task: str 
     `seed`: the one with the best score on `search` unless named. Raises UserError where no such architecture was measured, the id is
     not unique, or the directory holds something.
     """
-    folder, target = RunFolder(run), Path(directory)
+    folder, target = RunFolder(run), Path(directory).resolve()
     experiment = folder.experiment()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: is not empty; name a new or empty directory")
     with Archive(folder.archive, create=False) as archive:
-        measured = archive.measurements()
+        measured, stages = archive.measurements(), archive.stages()
     options = _task(experiment, task)
     found = _find(measured, architecture, options.name, str(folder.path))
-    mine = [m for m in measured if m.architecture == found and m.task == options.name]
-    return _write(Session(experiment, folder, str(folder.path)), options, found, mine, _seed(mine, seed), target)
+    mine = [m for m in measured if m.task == options.name and m.architecture.method == found.method]
+    chosen = _seed(mine, found, seed)
+    _check_trained(folder, stages, options.name, found.method, chosen)
+    session = Session(_here(experiment), folder, str(folder.path))
+    return _write(session, options, found, [m for m in mine if m.architecture == found], chosen, target)
+
+
+def _here(experiment: Experiment) -> Experiment:
+    """The experiment of a run made on a GPU can be read back on the CPU."""
+    import torch
+
+    if experiment.hardware.device == "cpu" or torch.cuda.is_available():
+        return experiment
+    return experiment.model_copy(update={"hardware": experiment.hardware.model_copy(update={"device": "cpu"})})
+
+
+def _check_trained(folder: RunFolder, recorded: list[StageRow], task: str, method: str, seed: int) -> None:
+    """Raises UserError where the teacher's or the method's training is not there or not finished: exporting does not train."""
+    places = {(TEACHER, DATA_SEED): folder.teacher(task), (method, seed): folder.method(task, method, seed)}
+    for (who, its_seed), place in places.items():
+        begun = {stage.name for stage in place.iterdir() if stage.is_dir()} - {"tensorboard"} if place.is_dir() else set()
+        stages = begun | {row.stage for row in recorded if (row.task, row.method, row.seed) == (task, who, its_seed)}
+        if not stages or not all((place / stage / "stage.json").is_file() for stage in stages):
+            raise UserError(f"{place}: the training there is not finished; go on with it first: elastibench run")
 
 
 def _write(session: Session, options: TaskOptions, found: Architecture, mine: list[Measurement], seed: int, target: Path) -> Exported:
@@ -55,14 +83,16 @@ def _write(session: Session, options: TaskOptions, found: Architecture, mine: li
     member = next((member for member in session.members if member.name == found.method), None)
     if member is None:
         raise UserError(f"{session.name}: architecture {found.id[:12]} is of {found.method}, which the experiment does not have")
-    of_teacher = session.context(options, session.folder.teacher(options.name), DATA_SEED, "teacher")
+    of_teacher = session.context(options, session.folder.teacher(options.name), DATA_SEED, TEACHER)
     teacher = fine_tune_teacher(of_teacher, session.experiment.teacher)
     folder = session.folder.method(options.name, member.name, seed)
     context = session.context(options, folder, seed, member.name, teacher, member.recipe.reads)
     network = member.recipe.finish(context, member.recipe.train(context), found)
-    aside = target.with_name(target.name + ".part")
+    aside = None
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+        aside.chmod(0o777 & ~_umask())
         save_network(network.cpu(), aside, session.backbone.tokenizer, **_about(session, options, found, mine, seed, network.spec))
         if target.exists():
             target.rmdir()
@@ -70,7 +100,8 @@ def _write(session: Session, options: TaskOptions, found: Architecture, mine: li
     except OSError as error:
         raise UserError(f"{target}: can't be written to ({error.strerror or error})") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     return Exported(target, found, options.name, seed)
 
 
@@ -119,10 +150,16 @@ def _find(measured: list[Measurement], prefix: str, task: str, run: str) -> Arch
     return matching[0]
 
 
-def _seed(mine: list[Measurement], seed: int | None) -> int:
-    seeds = sorted({m.seed for m in mine})
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _seed(mine: list[Measurement], found: Architecture, seed: int | None) -> int:
+    seeds = sorted({m.seed for m in mine if m.architecture == found})
     if seed is None:
-        ranked = candidates(mine, "finished") or candidates(mine, "shared")
+        ranked = [c for kind in RANKED for c in candidates(mine, kind) if c.architecture == found]
         return ranked[0].best_seed if ranked else seeds[0]
     if seed not in seeds:
         raise UserError(f"--seed {seed}: the architecture was measured with seed {', '.join(map(str, seeds))}")

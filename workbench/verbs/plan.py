@@ -42,15 +42,20 @@ class Planned:
             return json.dumps(self.to_dict(), indent=1)
         head = ["task", "method", "stage", "times", "sub-nets", "steps", "examples", "TFLOPs", "memory", "time"]
         body = [[*_cells(row), duration(self.seconds(row))] for row in self.plan.stages]
-        total = sum(self.seconds(row) for row in self.plan.stages)
+        seconds: dict[str, float] = {}
+        for row in self.plan.stages:
+            seconds[row.who] = seconds.get(row.who, 0.0) + self.seconds(row)
+        by_method = ", ".join(f"{who} {duration(time)}" for who, time in seconds.items())
         notes = list(dict.fromkeys(f"{row.who}, {row.stage}: {row.note}" for row in self.plan.stages if row.note))
         return "\n".join(
             [
                 *columns(head, body, left=3),
-                f"in all {self.plan.flops / 1e12:,.1f} TFLOPs, about {duration(total)}; an estimate from this machine's matrix products "
-                f"({self.rate / SHARE / 1e9:,.0f} GFLOP/s with {self.threads} threads, of which {SHARE:.0%} are expected)",
+                f"in all {self.plan.flops / 1e12:,.1f} TFLOPs, about {duration(sum(seconds.values()))} ({by_method}); "
+                f"an estimate from this machine's matrix products ("
+                f"{self.rate / SHARE / 1e9:,.0f} GFLOP/s with {self.threads} threads, of which {SHARE:.0%} are expected)",
                 "",
                 *columns(["task", "method", "budget", "smallest", "largest", "meet it"], map(_budget, self.plan.budgets), left=3),
+                *[f"no architecture of {row.method} meets {row.budget} (task {row.task})" for row in self.plan.budgets if not row.possible],
                 "",
                 *[f"- {note}" for note in (*self.plan.notes, *notes)],
                 f"- FLOPs: {CONVENTION}; training 3 x forward",
@@ -78,7 +83,7 @@ def _budget(row: BudgetRow) -> list[str]:
         return ", ".join(format_quantity(values[name]) for name in row.limits)
 
     if not row.possible:
-        share = "none: below the smallest"
+        share = "none: below the smallest" if any(row.least[name] > limit for name, limit in row.limits.items()) else "none"
     elif row.counted:
         share = f"{row.fitting:,} of {row.size:,}"
     else:

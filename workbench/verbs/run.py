@@ -45,6 +45,7 @@ def run(experiment: Path | str, output: Path | str | None = None, set: Sequence[
     session = Session(settled, folder, str(path))
     torch.set_num_threads(session.hardware.threads)
     session.check()
+    _open(session)
     folder.claim(settled)
     environment.record(folder.environment, session.hardware.threads)
     reporter = _reporter(session)
@@ -60,6 +61,14 @@ def run(experiment: Path | str, output: Path | str | None = None, set: Sequence[
                 truncated(session, options, seed, network, settled.controls.truncated_kd, flops, reporter)
     session.archive.close()
     return Outcome(folder.path, write_report(folder))
+
+
+def _open(session: Session) -> None:
+    """Reads what is there already while the folder is nobody's yet, so that a mistake in it can still be corrected. Raises UserError."""
+    if session.experiment.backbone != "demo":
+        session.backbone.weights()
+    if session.folder.archive.exists():
+        session.archive.measurements()
 
 
 def _reporter(session: Session) -> Reporter:
