@@ -38,6 +38,16 @@ class Method:
     collate: Callable[[PreTrainedTokenizerBase, int], Collate]
 
 
+def lazily(place: str) -> Callable[..., Any]:
+    """The callable at `module:name`, imported when it is first called: a method is listed without loading torch."""
+    module, _, name = place.partition(":")
+
+    def call(*arguments: Any) -> Any:
+        return getattr(import_module(module), name)(*arguments)
+
+    return call
+
+
 _BUILT_IN = {"dynabert": "methods.dynabert", "nasbert": "methods.nasbert", "adabert": "methods.adabert"}
 _PARTS = ("methods.layers.encoder", "methods.layers.heads", "methods.layers.convolution", "methods.layers.cell")
 _REGISTERED: dict[str, Method] = {}

@@ -183,3 +183,8 @@ class AdaBertSpace(SearchSpace):
             length,
             batch,
         )
+
+
+def space_of(options: SpaceOptions, backbone: BackboneConfig) -> AdaBertSpace:  # noqa: ARG001 (one signature for all methods)
+    """The space of these options; it is the same for every backbone."""
+    return AdaBertSpace(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path / "notes.txt").examine(made())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="can't be written to"):
-        claimed(tmp_path / "run")
+def test_a_read_only_place_is_refused() -> None:
+    """Root may write anywhere, so as root it is tried as a user who may not."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match="can't be written to"):
+                claimed(Path(place) / "run")
+        finally:
+            if root:
+                os.seteuid(0)
+            Path(place).chmod(0o755)
+        assert not list(Path(place).iterdir())
 
 
 def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
