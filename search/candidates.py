@@ -68,21 +68,39 @@ def rankable(quality: float) -> float:
 def candidates(measurements: Iterable[Measurement], kind: Kind, split: str = "search") -> list[Candidate]:
     """The architectures measured in this kind on this split, in order of first appearance.
 
-    Hand over all of a run, in the order in which they were added: where a seed's supernet was trained again, only scores of the
-    weights that were measured last count (kind `shared`), and of other kinds each architecture's last measurement.
+    Hand over all of a run, in the order in which they were added: where a seed's supernet was trained again, scores of the weights
+    before do not count, neither with `shared` weights nor `finished` from them; of one architecture the last measurement counts.
     """
+    everything = list(measurements)
+    current = _shared_of_last_weights(everything, split) if kind == "shared" else _since_last_weights(everything)
     groups: dict[Architecture, dict[int, Measurement]] = {}
-    for m in _of_last_weights([m for m in measurements if m.kind == kind and m.split == split], kind):
-        groups.setdefault(m.architecture, {})[m.seed] = m
+    for m in current:
+        if m.kind == kind and m.split == split:
+            groups.setdefault(m.architecture, {})[m.seed] = m
     return [Candidate(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in groups.values()]
 
 
-def _of_last_weights(found: Sequence[Measurement], kind: Kind) -> Sequence[Measurement]:
-    """With shared weights those of the supernet measured last, per task, method and seed; other kinds have weights of their own."""
-    if kind != "shared":
-        return found
-    last = {(m.task, m.architecture.method, m.seed): m.weights_digest for m in found}
-    return [m for m in found if m.weights_digest == last[m.task, m.architecture.method, m.seed]]
+def _whose(m: Measurement) -> tuple[str, str, int]:
+    return m.task, m.architecture.method, m.seed
+
+
+def _shared_of_last_weights(everything: Sequence[Measurement], split: str) -> list[Measurement]:
+    """With shared weights on the split: those of the supernet measured last, per task, method and seed."""
+    found = [m for m in everything if m.kind == "shared" and m.split == split]
+    last = {_whose(m): m.weights_digest for m in found}
+    return [m for m in found if m.weights_digest == last[_whose(m)]]
+
+
+def _since_last_weights(everything: Sequence[Measurement]) -> list[Measurement]:
+    """Those added since the present supernet was first searched; all of them where it was trained only once."""
+    digests: dict[tuple[str, str, int], dict[str, int]] = {}
+    present: dict[tuple[str, str, int], str] = {}
+    for i, m in enumerate(everything):
+        if m.kind == "shared" and m.split == "search":
+            digests.setdefault(_whose(m), {}).setdefault(m.weights_digest, i)
+            present[_whose(m)] = m.weights_digest
+    since = {who: first[present[who]] for who, first in digests.items() if len(first) > 1}
+    return [m for i, m in enumerate(everything) if i >= since.get(_whose(m), 0)]
 
 
 class Scored(Protocol):

@@ -55,7 +55,11 @@ def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | 
             last: dict[int, Measurement] = {}
             for place, m in enumerate(found):
                 after = [n for n in found[place:] if (n.kind, n.split, n.seed) == (kind, "search", m.seed)]
-                current = kind == "finished" or all(n.weights_digest == m.weights_digest for n in after[-1:])
+                current = all(n.weights_digest == m.weights_digest for n in after[-1:])
+                if kind == "finished":
+                    shared = [n for n in found if (n.kind, n.split, n.seed) == ("shared", "search", m.seed)]
+                    present = [n.weights_digest == shared[-1].weights_digest for n in shared]
+                    current = all(present) or place > found.index(shared[present.index(True)])
                 if m.architecture == architecture and m.kind == kind and m.split == "search" and current:
                     last[m.seed] = m
             seeds[kind, architecture.id] = set(last)
@@ -163,6 +167,14 @@ def test_validation_is_shown_and_never_ranked_by() -> None:
     finished = answer([*found, made(1, 0.4, "finished", split="validation")], Budget())
     assert (finished.validation, finished.validation_kind) == ({"accuracy": 0.4, "f1": 0.2}, "finished")
     assert answer([made(3)], Budget()).validation is None
+
+
+def test_what_was_finished_from_a_former_supernet_does_not_count() -> None:
+    old = [made(1, 0.9, weights_digest="old"), made(2, 0.8, weights_digest="old"), made(1, 0.95, "finished", weights_digest="cut of old")]
+    new = [made(1, 0.5, weights_digest="new"), made(2, 0.6, weights_digest="new"), made(2, 0.7, "finished", weights_digest="cut of new")]
+    found = answer([*old, *new], Budget())
+    assert (found.architecture.choices["width"], found.kind, found.quality) == (2, "finished", 0.7)
+    assert (answer([*old, *new[:2]], Budget()).kind, answer([*old, *new[:2]], Budget()).quality) == ("shared", 0.6)
 
 
 def test_equals_go_to_the_cheaper() -> None:
