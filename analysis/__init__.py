@@ -9,19 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.estimates_figure import estimates
     from analysis.figures import pareto
     from analysis.head_to_head import HeadToHead
+    from analysis.ranks import rank_correlations
+    from analysis.shrinking_figure import shrinking
     from analysis.statistics import bootstrap_interval, mcnemar, paired_permutation
 
 _HOME = {
     "HeadToHead": "analysis.head_to_head",
     "bootstrap_interval": "analysis.statistics",
+    "estimates": "analysis.estimates_figure",
     "mcnemar": "analysis.statistics",
     "paired_permutation": "analysis.statistics",
     "pareto": "analysis.figures",
+    "rank_correlations": "analysis.ranks",
+    "shrinking": "analysis.shrinking_figure",
 }
 
-__all__ = ["HeadToHead", "bootstrap_interval", "mcnemar", "paired_permutation", "pareto"]
+__all__ = [
+    "HeadToHead", "bootstrap_interval", "estimates", "mcnemar", "paired_permutation", "pareto", "rank_correlations", "shrinking",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from analysis.description import SHORT_ID
+from analysis.ranks import SCORES, sentences
 from analysis.rows import WINDOW, Block, Row
 from methods.budget import format_quantity
 from methods.costs import CONVENTION
 
+if TYPE_CHECKING:
+    from analysis.head_to_head import HeadToHead
+
 EMPTY = "–"
+WORK = (
+    "Corpus: FLOPs of a network's work on unlabelled text, whole; `train` has it divided by what it serves: stages for all networks by "
+    "tasks x budgets, a network's own by tasks. Rows beside the winners' have what was trained for their networks alone."
+)
 SPLITS = "Architectures are chosen on the split `search` alone; `validation` is reported, never ranked by."
 
 
@@ -80,7 +90,54 @@ COLUMNS = (
     Column("flops", "FLOPs", ("flops",), _quantity("flops")),
     Column("search", "tried", ("search_evaluations",), lambda row: f"{row.search_evaluations:.4g}"),
     Column("training", "train", ("training_flops",), _quantity("training_flops")),
+    Column("corpus", "corpus", ("corpus_flops",), _quantity("corpus_flops")),
 )
+ON_CORPUS = (
+    COLUMNS[0],
+    Column("budget", "budget", (), lambda row: row.budget, left=True),
+    *(c for c in COLUMNS if c.name in ("row", "architecture")),
+    Column("quality", "validation", ("quality",), _quality),
+    *(c for c in COLUMNS if c.name in ("parameters", "flops")),
+    Column("corpus", "corpus", ("training_flops",), _quantity("training_flops")),
+)
+"""The columns of a corpus, all budgets in one table; training there is the work on the corpus."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A printed table. `breaks`: a rule may stand before these rows."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    metric: str
+    sentences: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    breaks: tuple[int, ...]
+
+    def cells(self, notes: Footnotes) -> tuple[list[str], list[list[str]]]:
+        """Headings and cells; empty cells are marks whose reasons `notes` collects."""
+        headings = [c.heading.format(metric=self.metric) for c in self.columns]
+        return headings, [[cell(column, row, notes) for column in self.columns] for row in self.rows]
+
+
+def parts(table: HeadToHead) -> list[Part]:
+    """What is printed: a table for each task and budget, then one for each corpus."""
+    hidden = set() if len(table.runs) > 1 else {"run"}
+    if not any(row.corpus_flops is not None for row in table.rows):
+        hidden |= {"corpus"}
+    columns, on_corpus = (tuple(c for c in some if c.name not in hidden) for some in (COLUMNS, ON_CORPUS))
+    found = []
+    for block in table.blocks:
+        methods = sum(row.kind == "method" for row in block.rows)
+        found.append(Part(title(block), columns, block.rows, block.metric, block.sentences, (block,), (methods,)))
+    for name in dict.fromkeys(block.task for block in table.corpora):
+        blocks = tuple(block for block in table.corpora if block.task == name)
+        rows = tuple(row for block in blocks for row in block.rows)
+        breaks = tuple(accumulate(len(block.rows) for block in blocks[:-1]))
+        heading = f"{name}: held-out masked words (nats per word, larger is better)"
+        found.append(Part(heading, on_corpus, rows, blocks[0].metric, (), blocks, breaks))
+    return found
 
 
 def conventions(blocks: Sequence[Block]) -> list[str]:
@@ -90,7 +147,7 @@ def conventions(blocks: Sequence[Block]) -> list[str]:
     most = max((row.seeds for block in blocks for row in block.rows), default=0)
     window = f"{100 * WINDOW[0]:.0f}-{100 * WINDOW[1]:.0f} %"
     seeds = f"Up to {most} seed{'' if most == 1 else 's'}; ±: standard deviation over so many networks, as stand in brackets."
-    return [
+    lines = [
         f"FLOPs of one forward pass of {measured}: {CONVENTION}.",
         SPLITS,
         seeds,
@@ -100,6 +157,9 @@ def conventions(blocks: Sequence[Block]) -> list[str]:
         "Train: FLOPs per seed, 3 x forward of what is trained and 1 x forward of what teaches; the teacher has its own row.",
         "p-values are two-sided and not corrected for the number of comparisons.",
     ]
+    if any(row.corpus_flops is not None for block in blocks for row in block.rows):
+        lines.insert(-1, WORK)
+    return lines
 
 
 def title(block: Block) -> str:
@@ -108,13 +168,7 @@ def title(block: Block) -> str:
     return f"{block.task}, budget {name}"
 
 
-def columns_of(several_runs: bool) -> list[Column]:
-    """The key columns; the run's name only where there are several."""
-    return [c for c in COLUMNS if c.name != "run" or several_runs]
-
-
-def cells_of(block: Block, notes: Footnotes, several_runs: bool) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the key columns; empty cells are marks whose reasons `notes` collects."""
-    columns = columns_of(several_runs)
-    headings = [c.heading.format(metric=block.metric) for c in columns]
-    return headings, [[cell(column, row, notes) for column in columns] for row in block.rows]
+def remarks(table: HeadToHead) -> list[str]:
+    """What stands below all tables: work on corpora, and rank correlations with what they mean."""
+    ranked = sentences(table.ranks, named=len(table.runs) > 1)
+    return [*table.work, *ranked, *([SCORES] if ranked else [])]

@@ -35,7 +35,14 @@ def _value(value: Any) -> str:
         return "none"
     if all(type(entry) is int for entry in value):
         return _integers(value)
+    if len(value) > 1 and all(isinstance(entry, dict) and entry.keys() == value[0].keys() for entry in value):
+        return " ".join(_runs([f"({':'.join(map(_within, entry.values()))})" for entry in value]))
     return " ".join(_runs([_value(entry) for entry in value]))
+
+
+def _within(value: Any) -> str:
+    """A value of one of several alike groups: `128` or `S3.M.F` of the groups (128:S3.M.F) (192:M.F)."""
+    return ".".join(map(_value, value)) if isinstance(value, list) and value else _value(value)
 
 
 def _integers(values: Sequence[int]) -> str:

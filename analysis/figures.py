@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn on figures of their own with the Agg canvas: no global state, no display."""
+"""The Pareto picture of a run: quality over cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from analysis.controls import RANDOM, TEACHER, TRUNCATED, measured_controls, teacher_of
+from analysis.controls import HAND_MADE, RANDOM, TEACHER, TRUNCATED, UNTRAINED, measured_controls, teacher_of
+from analysis.drawing import GREY, look, new_figure, unit, written
 from analysis.runs import Run, open_runs
 from analysis.winners import winners
 from methods.budget import format_quantity
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 LIMITS = {"flops": "max_flops", "parameters": "max_params", "other_parameters": "max_params_non_embedding"}
 """The costs that can be drawn, each with the limit that speaks of it."""
 
-_GREY = "0.35"
 _MARKERS = "osDv^P"
-_CONTROLS = {RANDOM: ("x", 22), TRUNCATED: ("*", 75)}
-_SIZES = {"font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8}
+_CONTROLS = {RANDOM: ("x", 22), TRUNCATED: ("*", 75), HAND_MADE: ("d", 34), **dict.fromkeys(UNTRAINED, ("+", 36))}
+_OTHER_WAYS = "1234"
+"""Markers of controls that were finished in another way, in order of appearance."""
+_HOLLOW = "*d"
 _BELOW = 0.35
 """Untrained cuts that lie further below the rest than this share of the rest's range are shown at the lower edge, with their value."""
 
@@ -51,10 +53,11 @@ class _Style(NamedTuple):
 def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str = "flops") -> Path:
     """Draws quality over cost of everything that was measured, and writes it as PNG and as SVG.
 
-    One row of panels per task: on the left what the search saw (`shared` weights on `search`, means over seeds) with the front that no
-    other beats; on the right what ships (`finished` on `validation`) with the winner of each budget and the controls. The two splits are
-    never in one panel. `cost`: flops, parameters or other_parameters. `path` may end in .png, .svg or in neither; returns the PNG's path.
-    Raises UserError where there is nothing to draw or the folder can't be written.
+    One row of panels per task: on the left what the choice saw (`shared` weights on `search`, means over seeds; of methods without, such
+    as those trained on a corpus, `finished` networks) with the front that no other beats; on the right what ships (`finished` on
+    `validation`) with the winner of each budget and the controls. The two splits are never in one panel. `cost`: flops, parameters or
+    other_parameters. `path` may end in .png, .svg or in neither; returns the PNG's path. Raises UserError where there is nothing to draw
+    or the folder can't be written.
     """
     if cost not in LIMITS:
         raise UserError(f"cost {cost!r} is unknown; there are {', '.join(LIMITS)}")
@@ -70,37 +73,32 @@ def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str 
 
 
 def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> Path:
-    import matplotlib as mpl
     import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     methods = sorted({method for run in runs for task in tasks for method in run.methods(task)})
     palette = sns.color_palette("colorblind", max(len(methods), 1))
     styles = {method: _Style(_MARKERS[i % len(_MARKERS)], palette[i]) for i, method in enumerate(methods)}
-    look: dict[Any, Any] = {**sns.axes_style("ticks"), **_SIZES, "svg.hashsalt": "elastibench"}
-    with mpl.rc_context(look):
-        figure = Figure(figsize=(7.2, 2.9 * len(tasks) + 0.7), layout="constrained")
-        FigureCanvasAgg(figure)
+    with look():
+        figure = new_figure(7.2, 2.9 * len(tasks) + 0.7)
         panels = figure.subplots(len(tasks), 2, squeeze=False, sharey="row", sharex="row")
         for (left, right), task in zip(panels, tasks, strict=True):
             _draw_task(left, right, [run for run in runs if task in run.tasks], task, cost, styles)
         sns.despine(figure)
         _legend(figure, panels.flat, styles)
-        return _written(figure, path)
+        return written(figure, path)
 
 
 def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: str, styles: dict[str, _Style]) -> None:
     measured = [m for run in runs for m in run.measurements if m.task == task]
     spent = [float(getattr(m.costs, cost)) for m in measured]
-    axis = _Axis(cost, *_unit(max(spent)))
+    axis = _Axis(cost, *unit(max(spent)))
     for run in runs:
         for method in run.methods(task):
             mine = [m for m in run.measurements if (m.task, m.architecture.method) == (task, method)]
             _draw_search(left, mine, styles[method], axis)
             _draw_finished(right, run, mine, styles[method], axis)
         _draw_controls(right, run, task, styles, axis)
-    left.set_title(f"{task}: shared weights, split search", loc="left", pad=15)
+    left.set_title(f"{task}: {_seen(measured)}, split search", loc="left", pad=15)
     pale = " (pale: shared)" if any(m.kind == "shared" and m.split == "validation" for m in measured) else ""
     right.set_title(f"{task}: finished{pale or ' networks'}, split validation", loc="left", pad=15)
     left.set_ylabel(measured[0].metric)
@@ -111,11 +109,20 @@ def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: st
         _draw_limits(axes, runs, axis)
 
 
+def _seen(measured: Sequence[Measurement]) -> str:
+    """What the left panel shows."""
+    shared = {m.architecture.method for m in measured if m.kind == "shared"}
+    rest = sorted({m.architecture.method for m in measured if m.kind == "finished"} - shared)
+    if not shared:
+        return "finished networks"
+    return f"shared weights ({', '.join(rest)}: finished)" if rest else "shared weights"
+
+
 def _draw_search(axes: Axes, mine: Sequence[Measurement], style: _Style, axis: _Axis) -> None:
     """Every architecture measured with shared weights, pale; those on the front solid, and the front as a line."""
     from search.candidates import candidates, pareto_front
 
-    found = candidates(mine, "shared")
+    found = candidates(mine, "shared") or candidates(mine, "finished")
     if not found:
         return
     xs, ys = [axis.of(c.costs) for c in found], [c.quality for c in found]
@@ -154,32 +161,33 @@ def _draw_controls(axes: Axes, run: Run, task: str, styles: dict[str, _Style], a
     if teacher is not None:
         axes.axhline(teacher.quality, color="black", linewidth=1, linestyle=(0, (6, 2)), label=TEACHER, zorder=1)
     floor = _floor(run, task)
-    for name in dict.fromkeys(m.control for m in run.controls(task) if m.control != TEACHER):
-        marker, size = _CONTROLS.get(name, ("+", 36))
+    names = list(dict.fromkeys(m.control for m in run.controls(task) if m.control != TEACHER))
+    others = [name for name in names if name not in _CONTROLS]
+    for name in names:
+        marker, size = _CONTROLS.get(name) or (_OTHER_WAYS[others.index(name) % len(_OTHER_WAYS)], 36)
         for m in measured_controls(run, task, name):
             style = styles.get(m.architecture.method)
-            color = style.color if style else _GREY
+            color = style.color if style else GREY
             x = axis.of(m.costs)
             if m.quality < floor:
                 line = 4 + 7 * (list(styles).index(m.architecture.method) if style else 0)
                 axes.scatter([x], [floor], s=22, marker=7, color=color, zorder=4)
                 place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "rotation": 90}
                 axes.annotate(f"{m.quality:.2f}", (x, floor), (0, line), color=color, fontsize=6.5, **place)
-                axes.scatter([], [], s=22, marker=7, color=_GREY, label=f"{name}, off scale")
+                axes.scatter([], [], s=22, marker=7, color=GREY, label=f"{name}, off scale")
             else:
-                face = {"facecolors": "white", "edgecolors": color} if marker == "*" else {"color": color}
+                face = {"facecolors": "white", "edgecolors": color} if marker in _HOLLOW else {"color": color}
                 axes.scatter([x], [m.quality], s=size, marker=marker, linewidths=1, zorder=4, **face)  # type: ignore[arg-type]
         axes.scatter([], [], s=size, marker=marker, label=name, **_hollow(marker))
 
 
 def _hollow(marker: str) -> dict[str, Any]:
-    return {"facecolors": "white", "edgecolors": _GREY} if marker == "*" else {"color": _GREY}
+    return {"facecolors": "white", "edgecolors": GREY} if marker in _HOLLOW else {"color": GREY}
 
 
 def _floor(run: Run, task: str) -> float:
     """Below this an untrained cut is shown at the edge, lest the rest be pressed into a line."""
-    named = {TEACHER, RANDOM, TRUNCATED, ""}
-    rest = [m.quality for m in run.measurements if m.task == task and m.control in named and m.kind != "predicted"]
+    rest = [m.quality for m in run.measurements if m.task == task and m.control not in UNTRAINED and m.kind != "predicted"]
     return min(rest) - _BELOW * (max(rest) - min(rest)) if len(set(rest)) > 1 else float("-inf")
 
 
@@ -190,9 +198,9 @@ def _draw_limits(axes: Axes, runs: Sequence[Run], axis: _Axis) -> None:
     for limit in sorted(limit for limit in limits if limit is not None):
         x = limit / axis.divisor
         if low <= x <= high:
-            axes.axvline(x, color=_GREY, linewidth=0.8, linestyle=":", label="limit of a budget", zorder=0)
+            axes.axvline(x, color=GREY, linewidth=0.8, linestyle=":", label="limit of a budget", zorder=0)
             place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(format_quantity(limit), (x, 1), (0, 2), ha="center", color=_GREY, fontsize=7, **place)
+            axes.annotate(format_quantity(limit), (x, 1), (0, 2), ha="center", color=GREY, fontsize=7, **place)
 
 
 def _legend(figure: Figure, panels: Any, styles: dict[str, _Style]) -> None:
@@ -218,25 +226,9 @@ def _logarithmic(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _unit(largest: float) -> tuple[float, str]:
-    return next((size, name) for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")) if largest >= size or size == 1)
-
-
 def _label(axis: _Axis, runs: Sequence[Run]) -> str:
     if axis.cost == "flops":
         sizes = ", ".join(sorted({f"length {run.length}, batch {run.batch}" for run in runs}))
         return f"{axis.multiple}FLOPs (2 per multiply-add; {sizes})"
     what = "parameters" if axis.cost == "parameters" else "parameters outside the embedding"
     return f"{what} ({axis.multiple})" if axis.multiple else what
-
-
-def _written(figure: Figure, path: Path) -> Path:
-    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
-    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
-    try:
-        png.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, dpi=200)
-        figure.savefig(svg, metadata={"Date": None})
-    except OSError as error:
-        raise UserError(f"{png.parent}: can't be written to ({error.strerror or error})") from error
-    return png

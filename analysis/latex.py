@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.cells import Footnotes, cells_of, columns_of, conventions, title
+from analysis.cells import Footnotes, conventions, parts, remarks
 
 if TYPE_CHECKING:
     from analysis.head_to_head import HeadToHead
@@ -24,28 +24,36 @@ def escaped(text: str) -> str:
 
 
 def latex(table: HeadToHead) -> str:
-    """One floating table per block; needs `booktabs`."""
-    columns = columns_of(len(table.runs) > 1)
+    """One floating table per task and budget, and per corpus; what was done on corpora in words. Needs `booktabs`."""
     pieces = ["% needs \\usepackage{booktabs}"]
-    for block in table.blocks:
+    for part in parts(table):
         notes = Footnotes()
-        headings, body = cells_of(block, notes, len(table.runs) > 1)
+        headings, body = part.cells(notes)
         lines = [" & ".join(map(escaped, line)) + r" \\" for line in body]
-        methods = sum(row.kind == "method" for row in block.rows)
-        caption = " ".join([title(block) + ".", *conventions([block]), *block.sentences])
+        caption = " ".join([part.title + ".", *conventions(part.blocks), *part.sentences])
         pieces += [
             r"\begin{table}",
             r"\centering\small",
-            rf"\caption{{{escaped(caption).replace('`', '')}}}",
-            rf"\begin{{tabular}}{{{''.join('l' if c.left else 'r' for c in columns)}}}",
+            rf"\caption{{{_words(caption)}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if c.left else 'r' for c in part.columns)}}}",
             r"\toprule",
             " & ".join(map(escaped, headings)) + r" \\",
             r"\midrule",
-            *(lines[:methods] + ([r"\midrule"] if 0 < methods < len(lines) else []) + lines[methods:]),
+            *_ruled(lines, part.breaks),
             r"\bottomrule",
             r"\end{tabular}",
             *(rf"\par {escaped(line)}" for line in notes.lines()),
             r"\end{table}",
             "",
         ]
+    pieces += [rf"\par {_words(line)}" for line in remarks(table)]
     return "\n".join(pieces)
+
+
+def _ruled(lines: list[str], breaks: tuple[int, ...]) -> list[str]:
+    """With a rule before some lines."""
+    return [text for i, line in enumerate(lines) for text in ([r"\midrule", line] if i and i in breaks else [line])]
+
+
+def _words(text: str) -> str:
+    return escaped(text).replace("`", "")

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.cells import Footnotes, cells_of, columns_of, conventions, title
+from analysis.cells import Footnotes, conventions, parts, remarks
 from analysis.latex import latex
+from analysis.ranks import SCORES, RankCorrelation, ranks_table
 from analysis.rows import Block
 from methods.costs import CONVENTION
 from methods.errors import UserError
@@ -32,11 +33,12 @@ def render(table: HeadToHead, format: str) -> str:
 
 def _table(table: HeadToHead) -> str:
     pieces, notes = [], Footnotes()
-    columns = columns_of(len(table.runs) > 1)
-    for block in table.blocks:
-        headings, body = cells_of(block, notes, len(table.runs) > 1)
-        pieces += [title(block), *_aligned(headings, body, [c.left for c in columns]), ""]
-        pieces += [_wrapped(sentence) for sentence in block.sentences] + [""]
+    for part in parts(table):
+        headings, body = part.cells(notes)
+        pieces += [part.title, *_aligned(headings, body, [c.left for c in part.columns]), ""]
+        pieces += [_wrapped(sentence) for sentence in part.sentences] + [""] * bool(part.sentences)
+    below = remarks(table)
+    pieces += [_wrapped(line) for line in below] + [""] * bool(below)
     pieces += [_wrapped(line) for line in notes.lines()] + [_wrapped(line) for line in conventions(table.blocks)]
     return "\n".join(pieces)
 
@@ -65,17 +67,29 @@ def _wrapped(text: str) -> str:
 
 
 def _markdown(table: HeadToHead) -> str:
-    from tabulate import tabulate
-
     pieces, notes = [], Footnotes()
-    for block in table.blocks:
-        headings, body = cells_of(block, notes, len(table.runs) > 1)
-        safe = [[text.replace("|", "\\|") for text in line] for line in body]
-        alignment = ["left" if c.left else "right" for c in columns_of(len(table.runs) > 1)]
-        pieces += [f"### {title(block)}", "", tabulate(safe, headings, tablefmt="github", disable_numparse=True, colalign=alignment), ""]
-        pieces += [f"- {sentence}" for sentence in block.sentences] + [""]
+    for part in parts(table):
+        headings, body = part.cells(notes)
+        pieces += [f"### {part.title}", "", _grid(headings, body, ["left" if c.left else "right" for c in part.columns]), ""]
+        pieces += [f"- {sentence}" for sentence in part.sentences] + [""] * bool(part.sentences)
+    pieces += [f"- {line}" for line in table.work] + [""] * bool(table.work)
+    if table.ranks:
+        pieces += ["### Rank correlations", "", ranks_markdown(table.ranks), "", SCORES, ""]
     pieces += [f"- {line}" for line in [*notes.lines(), *conventions(table.blocks)]]
     return "\n".join(pieces)
+
+
+def ranks_markdown(correlations: Sequence[RankCorrelation]) -> str:
+    """A small table: one line per pair of scores."""
+    headings, body = ranks_table(correlations, named=len({c.run for c in correlations}) > 1)
+    return _grid(headings, body, ["right" if heading in ("architectures", "Spearman") else "left" for heading in headings])
+
+
+def _grid(headings: Sequence[str], body: Sequence[Sequence[str]], alignment: Sequence[str]) -> str:
+    from tabulate import tabulate
+
+    safe = [[text.replace("|", "\\|") for text in line] for line in body]
+    return tabulate(safe, headings, tablefmt="github", disable_numparse=True, colalign=alignment)
 
 
 def frame(table: HeadToHead) -> pd.DataFrame:
@@ -93,7 +107,8 @@ def _reasons(why: dict[str, str]) -> str:
 
 
 def _records(table: HeadToHead) -> list[dict[str, Any]]:
-    return [{**row.data(), **block.budget.limits(), **_how(block)} for block in table.blocks for row in block.rows]
+    blocks = [*table.blocks, *table.corpora]
+    return [{**row.data(), **block.budget.limits(), **_how(block)} for block in blocks for row in block.rows]
 
 
 def _how(block: Block) -> dict[str, Any]:
@@ -106,12 +121,13 @@ def _csv(table: HeadToHead) -> str:
 
 
 def _json(table: HeadToHead) -> str:
-    """Strict JSON: what is empty is null, and `why` says why, by column."""
+    """Strict JSON: what is empty is null, and `why` says why, by column; rows of corpora come last."""
     data = {
         "conventions": conventions(table.blocks),
         "runs": list(table.runs),
         "rows": _finite(_records(table)),
-        "sentences": [sentence for block in table.blocks for sentence in block.sentences],
+        "sentences": [*(sentence for block in table.blocks for sentence in block.sentences), *table.work],
+        "rank_correlations": [correlation.data() for correlation in table.ranks],
     }
     return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
 

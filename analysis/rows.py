@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from methods.budget import Budget
 
+if TYPE_CHECKING:
+    from analysis.runs import Run
+
 WINDOW = (0.9, 1.0)
 """Random architectures count where their costliest limit is used up to this share."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands: the block of one task and budget of a run."""
+
+    run: Run
+    task: str
+    budget: Budget
+    metric: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """The first columns of a row."""
+        return self.run.name, self.task, self.budget.label()
 
 
 @dataclass(frozen=True)
@@ -20,6 +38,7 @@ class Row:
     `lowest` and `highest` their range; `interval_low`, `interval_high`: 95 % bootstrap interval of the mean over examples.
     `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less the teacher's, in points
     (hundredths); `retention`: quality over the teacher's. Costs are means over the networks; search and training costs are per seed.
+    Of methods trained on a corpus `training_*` hold that work divided by the tasks and budgets it serves, `corpus_*` hold it whole.
     """
 
     run: str
@@ -52,6 +71,8 @@ class Row:
     training_examples: float | None = None
     training_flops: float | None = None
     training_seconds: float | None = None
+    corpus_flops: float | None = None
+    corpus_seconds: float | None = None
     why: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A finished (or unfinished) run, opened for reading: its budgets, measurements, stages and searches."""
+"""A finished (or unfinished) run, opened for reading: its tasks, budgets, measurements, stages and searches."""
 
 from __future__ import annotations
 
@@ -25,13 +25,20 @@ CHOICE_SPLIT = "search"
 
 @dataclass(frozen=True)
 class Run:
-    """What the analysis reads of a run folder. `name` is what tables call it; `length` and `batch` are those of its FLOPs."""
+    """What the analysis reads of a run folder. `name` is what tables call it; `length` and `batch` are those of its FLOPs.
+
+    `planned`: the experiment's tasks, measured yet or not. `corpus`: the name under which work on unlabelled text is kept ('': none);
+    `corpus_seed`: the seed of the one supernet that serves all seeds (None: every seed has its own).
+    """
 
     path: Path
     name: str
     budgets: tuple[Budget, ...]
     length: int
     batch: int
+    planned: tuple[str, ...] = ()
+    corpus: str = ""
+    corpus_seed: int | None = None
 
     @cached_property
     def archive(self) -> Archive:
@@ -58,12 +65,35 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks in the order in which they were first measured."""
-        return list(dict.fromkeys(m.task for m in self.measurements))
+        """Tasks in the order in which they were first measured; the corpus is none."""
+        return list(dict.fromkeys(m.task for m in self.measurements if m.task != self.corpus))
 
     def methods(self, task: str) -> list[str]:
         """Methods of which something else than a control was measured."""
         return list(dict.fromkeys(m.architecture.method for m in self.measurements if m.task == task and m.kind != "control"))
+
+    @property
+    def all_methods(self) -> list[str]:
+        """Methods of which something else than a control was measured anywhere."""
+        return list(dict.fromkeys(m.architecture.method for m in self.measurements if m.kind != "control"))
+
+    @cached_property
+    def corpus_methods(self) -> list[str]:
+        """Methods that were trained on the corpus."""
+        return self.methods(self.corpus) if self.corpus else []
+
+    @property
+    def served(self) -> tuple[int, int]:
+        """How many tasks and how many budgets work on the corpus serves."""
+        return max(len(self.planned or self.tasks), 1), max(len(self.budgets), 1)
+
+    def supernet_seed(self, seed: int) -> int:
+        """The seed of the supernet on the corpus that serves a seed."""
+        return seed if self.corpus_seed is None else self.corpus_seed
+
+    def metric(self, task: str) -> str:
+        """The main metric of networks on a task; '' where none was measured."""
+        return next((m.metric for m in self.measurements if m.task == task and m.kind not in ("predicted", "assembled")), "")
 
     def seeds(self, task: str, method: str) -> list[int]:
         return sorted({m.seed for m in self.measurements if m.task == task and m.architecture.method == method and m.kind != "control"})
@@ -100,8 +130,11 @@ def _open(folder: Path, name: str) -> Run:
     try:
         cost = experiment.get("cost") or {}
         budgets = _budgets(experiment.get("budgets") or [], file)
-        return Run(folder, name, budgets, int(cost.get("length", 128)), int(cost.get("batch", 1)))
-    except (AttributeError, TypeError, ValueError) as error:
+        task, corpus = experiment.get("task"), experiment.get("corpus") or {}
+        planned = tuple(str(entry["name"]) for entry in ([task] if task else experiment.get("tasks") or []))
+        size = int(cost.get("length", 128)), int(cost.get("batch", 1))
+        return Run(folder, name, budgets, *size, planned, str(corpus.get("name", "")), corpus.get("seed"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is no experiment (a mapping with `budgets`, a list of limits, and `cost`: length and batch)") from error
 
 

@@ -1,17 +1,30 @@
-"""What a method cost to train and to search, per seed, from the archive's records."""
+"""What the networks of a row cost to train and to search, per seed, from the archive's records."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from methods.budget import Budget
+from methods.recipe import serves
+from methods.space import Architecture
 
 if TYPE_CHECKING:
     from analysis.runs import Run
+    from search.tables import StageRow
 
 SEARCH_COLUMNS = ("search_evaluations", "search_seconds")
 TRAINING_COLUMNS = ("training_steps", "training_examples", "training_flops", "training_seconds")
+CORPUS_COLUMNS = ("corpus_flops", "corpus_seconds")
+NO_CORPUS = "no work on a corpus"
+_NOTHING_RECORDED = "no training recorded"
+_ANY = Architecture.of("any", {})
+
+Sums = npt.NDArray[np.float64]
+"""(4,): steps, examples, FLOPs, seconds."""
 
 
 class Cells(NamedTuple):
@@ -21,27 +34,106 @@ class Cells(NamedTuple):
     why: dict[str, str]
 
 
+class Trained(NamedTuple):
+    """A network of a row, as far as what it cost goes; no architecture: what serves all networks of that seed."""
+
+    seed: int
+    architecture: Architecture | None = None
+
+
 def empty(columns: Sequence[str], reason: str) -> Cells:
     """These columns stay empty for one reason."""
     return Cells({}, dict.fromkeys(columns, reason))
 
 
+def no_training(reason: str) -> Cells:
+    """A row whose networks were not trained for it."""
+    return empty((*TRAINING_COLUMNS, *CORPUS_COLUMNS), reason)
+
+
 def search_cost(run: Run, task: str, method: str, budget: Budget) -> Cells:
-    """Mean over seeds of what the search under this budget cost; a search that served every budget is counted whole."""
-    rows = [row for row in run.searches if (row.task, row.method) == (task, method)]
+    """Mean over seeds of what the search under this budget cost; a search that served every budget is counted whole.
+
+    Methods that are trained on the corpus are searched there, once for all tasks.
+    """
+    place = run.corpus if method in run.corpus_methods else task
+    rows = [row for row in run.searches if (row.task, row.method) == (place, method)]
     rows = [row for row in rows if row.budget == budget.label()] or [row for row in rows if not row.budget]
     if not rows:
         return empty(SEARCH_COLUMNS, "no search recorded")
     return Cells({f"search_{name}": _per_seed(rows, name) for name in ("evaluations", "seconds")}, {})
 
 
-def training_cost(run: Run, task: str, method: str, stages: Sequence[str] | None = None) -> Cells:
-    """Mean over seeds of what all stages of a method cost, or those named; the teacher's fine-tuning is in no method's sum."""
-    rows = [row for row in run.stages if (row.task, row.method) == (task, method) and (stages is None or row.stage in stages)]
+def stages_cost(run: Run, task: str, who: str, stages: Sequence[str] | None = None) -> Cells:
+    """Mean over seeds of what all stages of the teacher or the truncated teacher cost, or those named."""
+    rows = [row for row in run.stages if (row.task, row.method) == (task, who) and (stages is None or row.stage in stages)]
     if not rows:
-        return empty(TRAINING_COLUMNS, "no training recorded")
+        return no_training(_NOTHING_RECORDED)
     names = [column.removeprefix("training_") for column in TRAINING_COLUMNS]
-    return Cells({f"training_{name}": _per_seed(rows, name) for name in names}, {})
+    return Cells({f"training_{name}": _per_seed(rows, name) for name in names}, dict.fromkeys(CORPUS_COLUMNS, NO_CORPUS))
+
+
+def training_cost(run: Run, task: str, method: str, networks: Iterable[Trained], found_by_search: bool = True, way: str = "") -> Cells:
+    """The mean over the networks of what each cost to train; the teacher's fine-tuning is in no method's sum.
+
+    A network costs the stages of its seed that serve it alone and, where it was `found_by_search`, those that serve all networks: it
+    would not have been found without them. Stages on the corpus count in `training_*` divided by what they serve, those for all
+    networks by tasks x budgets, a network's own by tasks; `corpus_*` have them whole. `way`: the other way in which the networks were
+    finished; the archive keeps its stages apart.
+    """
+    who = f"{method} {way}".rstrip()
+    on_task = [row for row in run.stages if (row.task, row.method) == (task, who)]
+    on_corpus = [row for row in run.stages if run.corpus not in ("", task) and (row.task, row.method) == (run.corpus, who)]
+    tasks, budgets = run.served
+    training, corpus = [], []
+    for seed, architecture in networks:
+        here = [row for row in on_task if row.seed == seed] if task != run.corpus else _of_seed(on_task, seed)
+        there = _of_seed(on_corpus, run.supernet_seed(seed))
+        own, own_there = _own(here, architecture), _own(there, architecture)
+        common, common_there = (_common(rows) if found_by_search else [] for rows in (here, there))
+        if not own + own_there + common + common_there:
+            continue
+        training.append(_sum(own + common) + _sum(own_there) / tasks + _sum(common_there) / (tasks * budgets))
+        corpus.append(_sum(own_there + common_there))
+    if not training:
+        return no_training(_NOTHING_RECORDED)
+    values = dict(zip(TRAINING_COLUMNS, np.mean(training, axis=0).tolist(), strict=True))
+    if not on_corpus:
+        return Cells(values, dict.fromkeys(CORPUS_COLUMNS, "is the work on the corpus itself" if task == run.corpus else NO_CORPUS))
+    whole = np.mean(corpus, axis=0).tolist()
+    return Cells({**values, "corpus_flops": whole[2], "corpus_seconds": whole[3]}, {})
+
+
+def common_corpus_work(run: Run, method: str) -> tuple[float, float]:
+    """FLOPs and seconds, per supernet, of the stages on the corpus that serve all networks."""
+    rows = [row for row in run.stages if (row.task, row.method) == (run.corpus, method)]
+    sums = [_sum(_common(_of_seed(rows, seed))) for seed in run.seeds(run.corpus, method)]
+    mean = np.mean(sums, axis=0) if sums else np.zeros(4)
+    return float(mean[2]), float(mean[3])
+
+
+def _of_seed(rows: Sequence[StageRow], seed: int) -> list[StageRow]:
+    """The corpus stages of a seed, and those for all networks that were recorded under a single other seed: they serve every seed."""
+    mine = [row for row in rows if row.seed == seed]
+    names = {row.stage for row in mine}
+    others = [row for row in _common(rows) if row.stage not in names]
+    once = [row for row in others if sum(other.stage == row.stage for other in others) == 1]
+    return mine + once if mine else []
+
+
+def _common(rows: Sequence[StageRow]) -> list[StageRow]:
+    """Those that serve no single architecture; the name alone says it, so any architecture may be asked about."""
+    return [row for row in rows if serves(row.stage, _ANY) is None]
+
+
+def _own(rows: Sequence[StageRow], architecture: Architecture | None) -> list[StageRow]:
+    return [row for row in rows if architecture is not None and serves(row.stage, architecture)]
+
+
+def _sum(rows: Sequence[StageRow]) -> Sums:
+    counted = [(row.steps, row.examples, row.flops, row.seconds) for row in rows]
+    total: Sums = np.array(counted, dtype=np.float64).reshape(-1, 4).sum(axis=0)
+    return total
 
 
 def _per_seed(rows: Sequence[Any], name: str) -> float:

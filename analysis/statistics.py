@@ -99,6 +99,17 @@ def bootstrap_mean(scores: npt.ArrayLike, level: float = 0.95, rounds: int = 100
     return _percentiles(values[rows].mean(axis=1), level)
 
 
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Spearman's rank correlation of two (n,), ties having their mean rank; NaN where one of them is constant."""
+    from scipy.stats import rankdata
+
+    x, y = (np.asarray(rankdata(np.asarray(values, dtype=float))) for values in (a, b))
+    _paired(x, y)
+    x, y = x - x.mean(), y - y.mean()
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale > 0 else math.nan
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (n - 1); None for a single value, which has no spread."""
     array = np.asarray(values, dtype=float)

@@ -113,22 +113,42 @@ class Backbone:
 
     def weights(self) -> dict[str, Tensor]:
         """Tensors of the encoder (float32) by BertModel's names, without a prefix. Safetensors, or `.bin` with weights_only."""
-        import torch
         from transformers import AutoModel
+
+        model, lacking = self._read(AutoModel)
+        missing = [key for key in lacking if not key.startswith("pooler.")]
+        if missing:
+            raise UserError(f"backbone {self.name}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}")
+        state: dict[str, Tensor] = {k: v for k, v in model.state_dict().items() if not any(k.startswith(m) for m in lacking)}
+        return state
+
+    def masked_word_head(self) -> dict[str, Tensor] | None:
+        """Tensors (float32) of the output layer for masked words by BertForMaskedLM's names, the decoder's bias among them; None where
+        the files hold none, or one whose decoder is not the word table."""
+        import torch
+        from transformers import AutoModelForMaskedLM
+
+        model, lacking = self._read(AutoModelForMaskedLM)
+        state: dict[str, Tensor] = model.state_dict()
+        if any(key.startswith("cls.predictions.transform.") for key in lacking):
+            return None
+        if not torch.equal(state["cls.predictions.decoder.weight"], state["bert.embeddings.word_embeddings.weight"]):
+            return None
+        return {name: tensor for name, tensor in state.items() if name.startswith("cls.predictions.")}
+
+    def _read(self, kind: Any) -> tuple[Any, list[str]]:
+        """A model of that class of transformers, and the names of the tensors that the files lack."""
+        import torch
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
         try:
-            model, info = AutoModel.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
+            model, info = kind.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
         except Exception as error:  # among them SafetensorError, which is no OSError
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"backbone {self.name}: its weights can't be read ({reason})") from error
         finally:
             logging.set_verbosity(verbosity)
-        missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
-        if missing:
-            raise UserError(f"backbone {self.name}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}")
-        state: dict[str, Tensor] = {k: v for k, v in model.state_dict().items() if not any(k.startswith(m) for m in info["missing_keys"])}
-        return state
+        return model, sorted(info["missing_keys"])

@@ -27,6 +27,15 @@ def parse_quantity(text: str | float | int, place: str = "value") -> float:
     return number
 
 
+def parse_seconds(text: str | float | int, place: str = "value") -> float:
+    """`12ms`, `800us`, `0.5s`, `0.012` in seconds. Raises UserError naming `place`."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|ms|s|)\s*", str(text))
+    seconds = float(match[1]) / {"us": 1e6, "ms": 1e3, "s": 1, "": 1}[match[2]] if match else 0.0
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"{place}: {text!r} is no time above 0; write seconds, or a number with ms, us or s behind it, such as 12ms")
+    return seconds
+
+
 def format_quantity(number: float) -> str:
     """The short form of a count: 8.2M, 1.4G."""
     for suffix in ("T", "G", "M", "K"):

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from methods.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
+    from transformers.utils.generic import ModelOutput
+
     from methods.backbone import Backbone, BackboneConfig
+    from methods.budget import Budget
+    from methods.corpus.corpus import Corpus
+    from methods.costs import Costs
+    from methods.latency import LatencyTable
     from methods.network import Network
-    from methods.supernet import Supernet
+    from methods.supernet import Batch, Supernet
     from methods.tasks.head import Head
     from methods.tasks.task import Task
+    from methods.training.augmentation.soft_labels import SoftLabels
 
 Scope = Literal["task", "corpus"]
+Per = Literal["seed", "budget", "network"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class StagePlan:
     memory: int
     subnetworks: int = 1
     note: str = ""
+    scope: Scope = "task"
+    """`corpus`: done once for all tasks."""
+    per: Per = "seed"
+    """What it is done anew for; a stage of `CorpusRecipe.shared_stages` serves all seeds."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,8 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Context:
-    """All that a recipe may touch. `task` opens `train` and `search` alone; `folder` is the recipe's own."""
+    """All that a recipe may touch. `task` opens `train`, `augmented` (where there are copies) and `search` alone; `folder` is the recipe's
+    own."""
 
     folder: Path
     backbone: Backbone
@@ -69,10 +83,44 @@ class Context:
     hardware: Hardware = field(default_factory=Hardware)
     record: Callable[[StageRecord], None] = lambda _: None
     max_length: int = 128
+    soft_labels: SoftLabels | None = None
+    """The teacher's logits of the rows of `augmented`, where the task has copies of its rows."""
+
+
+@dataclass(frozen=True)
+class CorpusContext:
+    """What the corpus stages of a recipe may touch. `corpus` opens `train` and `search` alone; `folder` is the recipe's own, for this
+    seed; `shared` is the recipe's own for all seeds (its teacher lies there)."""
+
+    folder: Path
+    shared: Path
+    backbone: Backbone
+    corpus: Corpus
+    seed: int
+    hardware: Hardware = field(default_factory=Hardware)
+    record: Callable[[StageRecord], None] = lambda _: None
+    record_shared: Callable[[StageRecord], None] = lambda _: None
+    """Hears of stages that serve all seeds."""
+
+
+def stage_of(name: str, architecture: Architecture) -> str:
+    """The name of a stage that serves one architecture alone."""
+    return f"{name}-{architecture.id[:12]}"
+
+
+def serves(stage: str, architecture: Architecture) -> bool | None:
+    """Whether a stage serves this architecture alone (True), another one alone (False), or is no stage of single ones (None)."""
+    name, dash, short = stage.rpartition("-")
+    if not (dash and name and len(short) == 12 and set(short) <= set("0123456789abcdef")):
+        return None
+    return short == architecture.id[:12]
 
 
 class Recipe(ABC):
-    """The stages of a method. Every stage leaves its result in `context.folder`; run again, what is finished is read, not repeated."""
+    """The stages of a method. Every stage leaves its result in the context's folder; run again, what is finished is read, not repeated.
+
+    `TaskRecipe` trains a supernet per task, `CorpusRecipe` one on unlabelled text that serves every task.
+    """
 
     scope: Scope = "task"
     trainable: bool = True
@@ -81,10 +129,18 @@ class Recipe(ABC):
     """The splits that its stages may open."""
     initial_name: str = "untrained"
     """What the table calls an architecture cut from `initial` weights."""
+    variants: tuple[str, ...] = ()
+    """Other ways to finish an architecture than the one of the options (`scratch`, `inherit`); control rows where asked for."""
 
     @abstractmethod
-    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> list[StagePlan]:
-        """The stages for a task of `rows` training rows and texts of `length` tokens."""
+    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
+        """The stages for a task of `rows` training rows, of each so many `copies` with other words, and texts of `length` tokens."""
+
+
+class TaskRecipe(Recipe):
+    """The supernet is trained on the task, with its fine-tuned teacher."""
+
+    scope: Scope = "task"
 
     @abstractmethod
     def train(self, context: Context) -> Supernet:
@@ -97,3 +153,136 @@ class Recipe(ABC):
     @abstractmethod
     def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:
         """From a trained supernet to the network that ships (deployed form), in eval mode."""
+
+    def finish_variant(self, context: Context, supernet: Supernet, architecture: Architecture, variant: str) -> Network:  # noqa: ARG002
+        """`finish` in another way, one of `variants`; its stages lie in a folder of that name beneath the context's, and are recorded
+        through the context under the same names as `finish`'s."""
+        raise ValueError(f"there is no variant {variant!r} to finish networks by; there are {', '.join(self.variants) or 'none'}")
+
+    def score(self, context: Context, supernet: Supernet, architecture: Architecture) -> Callable[[Batch], ModelOutput]:  # noqa: ARG002
+        """How an architecture of the trained supernet is evaluated with shared weights: from a batch to what a network answers."""
+        return partial(supernet.forward, architecture=architecture)
+
+    def derive(
+        self,
+        context: Context,  # noqa: ARG002 (one signature)
+        supernet: Supernet,  # noqa: ARG002
+        budget: Budget,  # noqa: ARG002
+        cost_of: Callable[[Architecture], Costs],  # noqa: ARG002
+    ) -> Architecture | None:
+        """What the method's own rule chooses from the trained supernet under a budget; None where it has none, or none that meets it.
+
+        `cost_of`: costs of the deployed form, to which the budget's limits apply.
+        """
+        return None
+
+    def floors(
+        self,
+        context: Context,  # noqa: ARG002
+        supernet: Supernet,  # noqa: ARG002
+        fits: Callable[[Architecture], bool],  # noqa: ARG002
+    ) -> Iterator[Floor]:
+        """Controls that the method has to beat, each trained with the same losses as its networks when it is asked for; none where it has
+        no such idea. `fits`: whether an architecture of the space is within the budgets."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A control below the method's networks: `name` as the table calls it, its architecture (not always of the method's space), and the
+    network that ships."""
+
+    name: str
+    architecture: Architecture
+    network: Network
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An architecture as tables know it: `loss` is a sum of table entries, smaller being better; `costs` are exact."""
+
+    architecture: Architecture
+    loss: float
+    costs: Costs
+
+
+class Estimates(Protocol):
+    """What tables alone say of a space, exactly; no weights are needed. Costs are those of the deployed form."""
+
+    def best(self, budget: Budget, count: int = 1) -> list[Estimate]:
+        """The `count` (or all there are) architectures of the least loss that meet every limit, best first.
+
+        Raises UserError that names the smallest achievable values where none does.
+        """
+
+    def front(self, cost: str = "max_flops", count: int | None = None) -> list[Estimate]:
+        """The whole Pareto front of loss and the cost that this limit speaks of, cost ascending."""
+
+    def loss(self, architecture: Architecture) -> float | None:
+        """The estimate of one architecture; None where the tables lack a part of it."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The architectures that the tables know, as a space that any strategy can search."""
+
+
+class CorpusRecipe(Recipe):
+    """The supernet is trained on unlabelled text; what is chosen from it is pre-trained there, then fine-tuned on each task."""
+
+    scope: Scope = "corpus"
+    shared_stages: tuple[str, ...] = ()
+    """Names of the stages that serve all seeds."""
+    inner_stages: tuple[str, ...] = ()
+    """Names of what is recorded as a stage but has no folder of its own."""
+    candidates: int = 1
+    """So many estimates per budget are assembled and measured before one is chosen."""
+    lengths: tuple[int, ...] = (128,)
+    """Tokens of the texts that the corpus stages read; the last is that of `assemble` and `measure`."""
+    assembled_texts: int = 0
+    """So many texts of `search` are read by `assemble`, at most; 0: all of them."""
+
+    @abstractmethod
+    def train(self, context: CorpusContext) -> Supernet:
+        """Runs the corpus stages up to the tables (or reads their results) and returns the trained supernet in eval mode."""
+
+    @abstractmethod
+    def estimates(
+        self,
+        folder: Path,
+        space: SearchSpace,
+        backbone: BackboneConfig,
+        heads: Sequence[Head],
+        length: int,
+        batch: int,
+        devices: Mapping[str, LatencyTable],
+    ) -> Estimates:
+        """The tables that `train` left in `folder`, with costs under the dearest of `heads`, latency on `devices` among them.
+
+        Needs neither weights nor corpus. Raises UserError where there are none yet.
+        """
+
+    @abstractmethod
+    def assemble(self, context: CorpusContext, supernet: Supernet, architecture: Architecture) -> Mapping[str, float]:
+        """The whole network with the supernet's weights on the corpus's `search`: `log_likelihood` of masked words (nats a word,
+        larger is better), `masked_accuracy`, `state_error`."""
+
+    @abstractmethod
+    def pretrain(self, context: CorpusContext, supernet: Supernet, architecture: Architecture, variant: str = "") -> Network:
+        """The deployed network with a masked-language-model head, pre-trained on the corpus; `variant`: '' or one of `variants`."""
+
+    @abstractmethod
+    def measure(self, context: CorpusContext, network: Network, split: str) -> Mapping[str, float]:
+        """What `assemble` says, of a pre-trained network on any split of the corpus."""
+
+    @abstractmethod
+    def finish(self, context: Context, pretrained: Network, architecture: Architecture, start: Network | None = None) -> Network:
+        """The pre-trained network fine-tuned on the task, in eval mode; `start`: the same architecture's network of another task,
+        whose encoder is taken instead (`init_from`)."""
+
+    def about(self, context: CorpusContext) -> dict[str, str]:  # noqa: ARG002 (one signature)
+        """What a reader has to know of how this was trained and no table shows, by subject; asked for after `train`."""
+        return {}
+
+    def starts_from(self, task: str) -> str | None:  # noqa: ARG002 (one signature)
+        """The task whose finished network this one starts from."""
+        return None

@@ -187,6 +187,10 @@ class SearchSpace(ABC):
         """Hand-picked starting points (uniform configurations), the smallest and largest among them."""
         return list(dict.fromkeys([self.smallest(), self.largest()]))
 
+    def hand_made(self, like: Architecture) -> Sequence[Architecture]:  # noqa: ARG002 (one signature)
+        """What a person would build in several sizes, to be set beside `like`; none where the method has no such idea."""
+        return ()
+
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture once, in a fixed order."""
         seen: set[Architecture] = set()

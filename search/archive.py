@@ -19,7 +19,9 @@ from methods.recipe import StageRecord
 from search.database import first_line, open_database
 from search.measurement import Key, Kind, Measurement
 from search.predictions import Predictions, file_name
-from search.tables import KEY, MEASUREMENTS, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
+from search.tables import KEY, MEASUREMENTS, META, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
+
+_NOTE = "note: "
 
 
 class Archive:
@@ -111,6 +113,18 @@ class Archive:
     def searches(self, task: str | None = None, method: str | None = None) -> list[SearchRow]:
         """What was recorded of searches, in the order of recording."""
         return [SearchRow(**_without_id(row)) for row in self._rows(SEARCHES, _given(task, method))]
+
+    def note(self, about: str, text: str) -> None:
+        """Keeps one fact that belongs to no single measurement, under a name of its own; a later one takes the place of an earlier one."""
+        with self._transaction() as connection:
+            connection.execute(delete(META).where(META.c.key == _NOTE + about))
+            connection.execute(insert(META).values(key=_NOTE + about, value=text))
+
+    def notes(self) -> dict[str, str]:
+        """All facts that `note` kept, by name."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(META).where(META.c.key.startswith(_NOTE)).order_by(META.c.key)).all()
+        return {key.removeprefix(_NOTE): value for key, value in rows}
 
     def _rows(self, table: Table, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
         query = select(table).where(*(table.c[name] == value for name, value in wanted.items())).order_by(table.c.id)

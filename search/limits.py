@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from methods.backbone import BackboneConfig
 from methods.budget import Budget
@@ -13,21 +15,28 @@ from methods.space import Architecture, SearchSpace
 from methods.tasks.head import Head
 from search.strategies.strategy import CostOf
 
+if TYPE_CHECKING:
+    from methods.latency import LatencyTable
+
 
 @dataclass
 class CostFunction:
-    """Costs of the deployed form, each architecture's computed once; and the least that the space has of each."""
+    """Costs of the deployed form, latency on `devices` among them, each architecture's computed once; and the least that the space
+    has of each."""
 
     space: SearchSpace
     backbone: BackboneConfig
     head: Head
     length: int = 128
     batch: int = 1
+    devices: Mapping[str, LatencyTable] = field(default_factory=dict)
     _known: dict[Architecture, Costs] = field(default_factory=dict)
 
     def __call__(self, architecture: Architecture) -> Costs:
         if architecture not in self._known:
-            self._known[architecture] = costs(self.space.spec(architecture, self.backbone, self.head), self.length, self.batch)
+            spec = self.space.spec(architecture, self.backbone, self.head)
+            latency = {device: table.network(spec) for device, table in self.devices.items()}
+            self._known[architecture] = replace(costs(spec, self.length, self.batch), latency=latency)
         return self._known[architecture]
 
     @cached_property

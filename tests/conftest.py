@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from methods.backbone import Backbone
 from methods.tasks.spec import TaskSpec
 from methods.tasks.split import Split
 from methods.tasks.task import Task
+
+if TYPE_CHECKING:
+    from methods.corpus.corpus import Corpus
 
 WORDS = ["good", "bad", "fine", "poor", "film", "plot", "cast", "song", "not", "very", "the", "a", "is", "was"]
 
@@ -60,6 +64,26 @@ def tiny_backbone(tiny_backbone_folder: Path) -> Backbone:
 @pytest.fixture(scope="session")
 def tiny_task() -> Task:
     return make_tiny_task()
+
+
+def write_text(folder: Path, documents: int = 40, seed: int = 0) -> Path:
+    """A text file of short documents of known words, blank lines between them."""
+    rng = np.random.default_rng(seed)
+    lines = [[" ".join(rng.choice(WORDS, size=rng.integers(6, 14))) for _ in range(3)] for _ in range(documents)]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "text.txt"
+    path.write_text("\n\n".join("\n".join(document) for document in lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone) -> Corpus:
+    """A corpus of about 1,200 words, a tenth of it for `search`."""
+    from methods.corpus.options import CorpusOptions
+
+    folder = tmp_path_factory.mktemp("corpus")
+    options = CorpusOptions(name="tiny", data=str(write_text(folder)), search_share=0.1, validation_share=0.1)
+    return options.load(tiny_backbone.tokenizer, folder / "packed")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from methods.layers.attention import SelfAttention
 from methods.layers.embedding import Stem
 from methods.layers.encoder import Chain
 from methods.network import Network, NetworkSpec, make_head, task_loss
-from methods.recipe import Recipe, StagePlan
+from methods.recipe import StagePlan, TaskRecipe
 from methods.registry import Method
 from methods.space import Architecture, Choice, SearchSpace
 from methods.supernet import Supernet, inputs
@@ -50,11 +50,11 @@ class ToySupernet(Supernet):
         return {name: () for name, _ in self.named_parameters() if name.startswith(prefix)}
 
 
-class ToyRecipe(Recipe):
+class ToyRecipe(TaskRecipe):
     def __init__(self, options):
         self.schedule = options
 
-    def plan(self, space, backbone, head, rows, length):
+    def plan(self, space, backbone, head, rows, length, copies=0):
         return [StagePlan("train", self.schedule.steps(rows), rows, 3.0 * rows, 1)]
 
     def initial(self, context):

@@ -1,4 +1,4 @@
-"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `export`.
+"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `export`, `latency`.
 
 Importing this package imports neither torch nor transformers; a verb is loaded when it is called for.
 """
@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from workbench.loading import load_experiment
     from workbench.verbs.compare import compare
     from workbench.verbs.export import export
+    from workbench.verbs.latency import latency
     from workbench.verbs.plan import plan
-    from workbench.verbs.query import query
+    from workbench.verbs.query import front, query
     from workbench.verbs.run import run
 
-__all__ = ["Experiment", "compare", "export", "load_experiment", "plan", "query", "run"]
+__all__ = ["Experiment", "compare", "export", "front", "latency", "load_experiment", "plan", "query", "run"]
 
 _HOMES = {
     "Experiment": "workbench.experiment",
     "load_experiment": "workbench.loading",
-    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "export")},
+    "front": "workbench.verbs.query",
+    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "export", "latency")},
 }
 
 

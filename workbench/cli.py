@@ -54,6 +54,12 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
+class By(StrEnum):
+    """By what a query ranks, where not by what was measured."""
+
+    PREDICTED = "predicted"
+
+
 def _examples(*lines: str) -> str:
     return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in lines)
 
@@ -93,6 +99,8 @@ def plan(
     epilog=_examples(
         "elastibench query runs/demo --max-flops 20M",
         "elastibench query runs/sst2-minilm --max-params 18M --max-flops 0.75G --method dynabert --json",
+        "elastibench query runs/nasbert --max-flops 0.4G --max-latency laptop=12ms --by predicted",
+        "elastibench query runs/nasbert --front",
     )
 )
 def query(
@@ -100,19 +108,49 @@ def query(
     max_params: Annotated[str | None, typer.Option(metavar="N", help="All parameters, such as 8M.")] = None,
     max_params_non_embedding: Annotated[str | None, typer.Option(metavar="N", help="Parameters outside the embedding tables.")] = None,
     max_flops: Annotated[str | None, typer.Option(metavar="N", help="FLOPs at the run's length and batch, such as 1.2G.")] = None,
+    max_latency: Annotated[
+        list[str] | None,
+        typer.Option("--max-latency", metavar="DEVICE=TIME", help="Latency on a device of the run, such as laptop=12ms."),
+    ] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Only sub-networks of this method.")] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="The task, where the run has several.")] = None,
+    by: Annotated[
+        By | None, typer.Option(help="Ask the tables of a method trained on a corpus, under any limits, not the archive.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="With --by predicted or --front: the supernet's seed.")] = None,
+    front: Annotated[bool, typer.Option("--front", help="The whole Pareto front of the tables; limits have no part in it.")] = False,
+    cost: Annotated[str | None, typer.Option(metavar="LIMIT", help="With --front: its cost, by its limit's name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the best sub-network under a budget. Where nothing fits, say which limit binds; exit code 1."""
     from search.query import NothingFits
-    from workbench.verbs.query import query as verb
-    from workbench.verbs.query import render
+    from workbench.predicting import NonePredicted
+    from workbench.verbs import query as verbs
 
-    answer = verb(run, max_params, max_params_non_embedding, max_flops, method=method, task=task)
-    typer.echo(render(answer, "json" if as_json else "table"))
-    if isinstance(answer, NothingFits):
+    form = "json" if as_json else "table"
+    given = [max_params, max_params_non_embedding, max_flops, max_latency]
+    if cost and not front:
+        raise UserError("--cost: goes with --front")
+    if front:
+        if any(given):
+            raise UserError("--front: lists all that the tables have; leave the limits out, or ask for one network with --by predicted")
+        typer.echo(verbs.render(verbs.front(run, cost or "max_flops", method, task, seed), form))
+        return
+    latency = _latency(max_latency or [])
+    limits = (max_params, max_params_non_embedding, max_flops)
+    answer = verbs.query(run, *limits, method, task, max_latency=latency, by="predicted" if by else None, seed=seed)
+    typer.echo(verbs.render(answer, form))
+    if isinstance(answer, NothingFits | NonePredicted):
         raise typer.Exit(1)
+
+
+def _latency(texts: list[str]) -> dict[str, str]:
+    """`laptop=12ms` as device and time."""
+    pairs = [text.partition("=") for text in texts]
+    wrong = next((text for text, (device, _, seconds) in zip(texts, pairs, strict=True) if not (device and seconds)), None)
+    if wrong is not None:
+        raise UserError(f"--max-latency {wrong}: write DEVICE=TIME, such as laptop=12ms")
+    return {device: seconds for device, _, seconds in pairs}
 
 
 @app.command(epilog=_examples("elastibench compare runs/demo", "elastibench compare runs/demo runs/two-seeds --format md"))
@@ -139,6 +177,30 @@ def export(
 
     exported = verb(run, architecture, directory, task=task, seed=seed)
     typer.echo(f"{exported.architecture.id} written to {exported.folder}")
+
+
+@app.command(
+    epilog=_examples(
+        "elastibench latency laptop --experiment examples/demo.yaml --seconds 60",
+        "elastibench latency pi5 --experiment examples/sst2-minilm.yaml --length 64 --threads 4 --output devices/pi5.json",
+    )
+)
+def latency(
+    device: Annotated[str, typer.Argument(metavar="DEVICE-NAME", help="What budgets are to call this machine.")],
+    experiment: Annotated[Path, typer.Option(metavar="EXPERIMENT.yaml", help="The experiment whose networks are timed.")],
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What runs the networks: torch.")] = "torch",
+    batch: Annotated[int | None, typer.Option(min=1, help="Texts at a time (default: the experiment's cost.batch).")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text (default: the experiment's cost.length).")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads within an operation.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="For about how long to measure.")] = 300.0,
+    output: Annotated[Path | None, typer.Option(help="The table's file (default: latency/DEVICE-NAME.json).")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure on this machine how long the parts of an experiment's networks take; budgets read the table (max_latency)."""
+    from workbench.verbs.latency import latency as verb
+
+    measured = verb(device, experiment, backend, batch, length, threads, seconds, output, overrides or ())
+    typer.echo(measured.render())
 
 
 @app.command(epilog=_examples("elastibench methods"))

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from methods.baselines.truncated import TruncatedOptions
-from methods.budget import Budget, parse_quantity
+from methods.budget import Budget, parse_quantity, parse_seconds
+from methods.corpus.options import CorpusOptions
 from methods.errors import UserError
 from methods.registry import get
 from methods.tasks.spec import TaskSpec, resolve
 from methods.tasks.task import Task, load_task
+from methods.training.augmentation.options import AugmentationOptions
 from methods.training.options import Options
 from methods.training.teacher import TeacherOptions
 from search.strategies import registry as strategies
@@ -22,10 +24,11 @@ DATA_SEED = 0
 """Row limits, teacher and demo backbone are the same whatever the run's seeds."""
 RESERVED = (
     "teacher", "report", "predictions", "archive.db", "archive.db-wal", "archive.db-shm", "backbone", "corpus", "experiment.yaml",
-    "environment.json", ".", "..",
+    "environment.json", "augmented", ".", "..",
 )  # fmt: skip
 """What lies in a run folder beside the tasks' folders."""
 Count = Annotated[int, Field(ge=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...], Field(min_length=1)]
 
 
 def _quantity(value: Any) -> Any:
@@ -48,7 +51,16 @@ def _whole(value: float | None) -> float | int | None:
     return int(value) if value is not None and value == int(value) else value
 
 
+def _seconds(value: Any) -> Any:
+    try:
+        return parse_seconds(value, "")
+    except UserError as error:
+        raise ValueError(str(error).removeprefix(": ")) from error
+
+
 Quantity = Annotated[float | None, BeforeValidator(_quantity), PlainSerializer(_whole)]
+Latency = Annotated[float, BeforeValidator(_seconds)]
+Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class TaskOptions(Options):
@@ -56,7 +68,8 @@ class TaskOptions(Options):
 
     `text`, `label`, `labels`, `metric` describe a task that is not known by its name.
 
-    `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces.
+    `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces. `seeds`: those of the experiment's
+    seeds that this task is run with (None: all).
     """
 
     name: Annotated[str, AfterValidator(_folder_name)]
@@ -67,6 +80,7 @@ class TaskOptions(Options):
     metric: str | None = None
     rows: Count | None = None
     max_length: Annotated[int, Field(ge=4)] = 128
+    seeds: Seeds | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -104,21 +118,22 @@ class MethodEntry(BaseModel):
 
 
 class BudgetEntry(Options):
-    """Upper limits, with K, M, G or T behind the number; at least one."""
+    """Upper limits, with K, M, G or T behind the number; at least one. `max_latency`: {DEVICE: 12ms}, of a device under `devices`."""
 
     name: str = ""
     max_params: Quantity = None
     max_params_non_embedding: Quantity = None
     max_flops: Quantity = None
+    max_latency: dict[str, Latency] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _limited(self) -> BudgetEntry:
         if not self.budget().limits():
-            raise ValueError("no limit; set max_params, max_params_non_embedding or max_flops")
+            raise ValueError("no limit; set max_params, max_params_non_embedding, max_flops or max_latency")
         return self
 
     def budget(self) -> Budget:
-        return Budget(self.max_params, self.max_params_non_embedding, self.max_flops, name=self.name)
+        return Budget(self.max_params, self.max_params_non_embedding, self.max_flops, self.max_latency, self.name)
 
 
 def _switched(value: Any) -> Any:
@@ -137,25 +152,35 @@ class Controls(Options):
 
     `random`: so many random architectures in 90-100 % of each budget, finished as the winner is. `untrained`: the winner's shape
     cut from untrained weights. `truncated_kd`: the teacher cut evenly to fewer layers and distilled; `true` or its options.
-    `equal_flops`: truncated-kd gets as many training FLOPs as the method, shared by the depths that the budgets ask for; else its
-    own `epochs` hold.
+    `equal_flops`: truncated-kd gets as many training FLOPs as the costliest method on that task, shared by the depths that the budgets
+    ask for; else its own `epochs` hold. A method that is trained on the corpus counts with its stages on the task and its stages on
+    the corpus divided by the number of tasks, controls left out.
+
+    Of methods trained on the corpus: `hand_made` sets beside each budget's winner the hand-made network of the same budget, finished the
+    same way; `variants` are names of budgets under which both are also finished in the method's other ways (NAS-BERT: from the
+    supernet's weights, or from scratch).
     """
 
     random: Annotated[int, Field(ge=0)] = 5
     untrained: bool = True
     truncated_kd: Annotated[TruncatedOptions | None, BeforeValidator(_switched)] = Field(default_factory=TruncatedOptions)
     equal_flops: bool = True
+    hand_made: bool = False
+    variants: tuple[str, ...] = ()
 
 
 class SearchOptions(Options):
     """`evaluations`: how many architectures each search may measure (None: the strategy's own number; exhaustive: all).
 
     `report_all`: every architecture of an exhaustively searched space is also measured on `validation`; printed, never ranked by.
+    Methods trained on the corpus are searched by their tables, whatever the strategy; `sampled`: so many networks drawn from the
+    tables are estimated and assembled too, to show how well the estimates rank.
     """
 
     strategy: Annotated[str, AfterValidator(_strategy)] = "exhaustive"
     evaluations: Count | None = None
     report_all: bool = False
+    sampled: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _listed(self) -> SearchOptions:
@@ -180,15 +205,21 @@ class HardwareOptions(Options):
 
 
 class Experiment(Options):
-    """Everything that a run depends on. `backbone`: a hub id, a directory, or `demo`. `task` or `tasks`, one of the two."""
+    """Everything that a run depends on. `backbone`: a hub id, a directory, or `demo`. `task` or `tasks`, one of the two.
+
+    `corpus`: the unlabelled text of methods that are trained on it. `devices`: latency tables (files) of the devices that budgets name.
+    """
 
     backbone: Annotated[str, Field(min_length=1)]
     task: TaskOptions | None = None
     tasks: tuple[TaskOptions, ...] = ()
     methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
     budgets: Annotated[tuple[BudgetEntry, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
+    corpus: CorpusOptions | None = None
+    devices: dict[Device, str] = Field(default_factory=dict)
     teacher: TeacherOptions = Field(default_factory=TeacherOptions)
+    augmentation: AugmentationOptions = Field(default_factory=AugmentationOptions)
     search: SearchOptions = Field(default_factory=SearchOptions)
     controls: Controls = Field(default_factory=Controls)
     cost: CostOptions = Field(default_factory=CostOptions)
@@ -213,10 +244,43 @@ class Experiment(Options):
             raise ValueError(f"budgets must be distinct; budgets[{same[0]}] and budgets[{same[1]}] have the same limits")
         return self
 
+    @model_validator(mode="after")
+    def _named_what_is_there(self) -> Experiment:
+        """Seeds of tasks, devices of budgets, budgets of variants, and the corpus's own name."""
+        for task in self.all_tasks:
+            strange = [seed for seed in task.seeds or () if seed not in self.seeds]
+            if strange:
+                raise ValueError(f"task {task.name}: seeds: {strange[0]} is none of the experiment's seeds {list(self.seeds)}")
+        for index, budget in enumerate(self.budgets):
+            unknown = [device for device in budget.max_latency if device not in self.devices]
+            if unknown:
+                raise ValueError(f"budgets[{index}].max_latency: there is no device {unknown[0]!r}; name its table under `devices`")
+        labels = [budget.label() for budget in self.all_budgets()]
+        missing = [name for name in self.controls.variants if name not in labels]
+        if missing:
+            raise ValueError(f"controls.variants: there is no budget {missing[0]!r}; there are {', '.join(labels)}")
+        if self.corpus and self.corpus.name in [task.name for task in self.all_tasks]:
+            raise ValueError(f"corpus.name: {self.corpus.name} is also a task's name; choose another")
+        return self
+
     @property
     def all_tasks(self) -> tuple[TaskOptions, ...]:
         """The tasks, however many there are."""
         return (self.task,) if self.task else self.tasks
+
+    def seeds_of(self, task: TaskOptions) -> tuple[int, ...]:
+        """The seeds that a task is run with, in the order of the experiment's."""
+        return self.seeds if task.seeds is None else tuple(seed for seed in self.seeds if seed in task.seeds)
+
+    def corpus_seed(self, seed: int) -> int:
+        """The seed of the supernet that serves a seed."""
+        return seed if self.corpus is None or self.corpus.seed is None else self.corpus.seed
+
+    @property
+    def corpus_seeds(self) -> tuple[int, ...]:
+        """The seeds of all supernets on the corpus, each once."""
+        used = [seed for seed in self.seeds if any(seed in self.seeds_of(task) for task in self.all_tasks)]
+        return tuple(dict.fromkeys(self.corpus_seed(seed) for seed in used))
 
     def all_budgets(self) -> list[Budget]:
         return [entry.budget() for entry in self.budgets]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from workbench.loading import check, read_yaml
 from workbench.places import notation
 
 _GROWING = {"tasks": "name", "methods": "name", "seeds": "", "budgets": ""}
-_FREE = ("controls", "search.report_all")
+_FREE = ("controls", "search.report_all", "search.sampled")
 
 
 class RunFolder:
-    """`experiment.yaml`, `environment.json`, `teacher/<task>/`, `<task>/<method>/seed-<n>/`, `archive.db`, `predictions/`, `report/`."""
+    """`experiment.yaml`, `environment.json`, `teacher/<task>/`, `augmented/<task>/`, `<task>/<method>/seed-<n>/`,
+    `corpus/<name>/<method>/seed-<n>/`, `archive.db`, `predictions/`, `report/`."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -34,8 +36,21 @@ class RunFolder:
     def teacher(self, task: str) -> Path:
         return self.path / "teacher" / task
 
+    def augmented(self, task: str) -> Path:
+        """The copies of its training rows."""
+        return self.path / "augmented" / task
+
     def method(self, task: str, method: str, seed: int) -> Path:
         return self.path / task / method / f"seed-{seed}"
+
+    def text(self, corpus: str) -> Path:
+        """The corpus's packed tokens."""
+        return self.path / "corpus" / corpus / "text"
+
+    def corpus(self, name: str, method: str, seed: int | None = None) -> Path:
+        """What a method has of a corpus: for all seeds, or for one."""
+        shared = self.path / "corpus" / name / method
+        return shared if seed is None else shared / f"seed-{seed}"
 
     def require(self) -> None:
         """Raises UserError where this is no run folder."""
@@ -80,6 +95,14 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path}: can't be written to ({error.strerror or error}); choose another folder with --output") from error
 
+    def give_back(self) -> None:
+        """Removes what `claim` and reading the corpus left in a folder that was new or empty."""
+        self.experiment_file.unlink(missing_ok=True)
+        for made in (self.path / "corpus", self.backbone):
+            shutil.rmtree(made, ignore_errors=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
 
 def settle(options: HardwareOptions, previous: HardwareOptions | None, present: bool = True) -> HardwareOptions:
     """`auto` and None become what the run has had so far, else what this machine offers.
@@ -110,6 +133,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     """The keys in which two resolved experiments differ so that numbers change; what was added to a growing list does not count."""
     found: list[str] = []
     before, after = _tasks_as_list(before), _tasks_as_list(after)
+    if before.get("corpus") is None:
+        before["corpus"] = after.get("corpus")  # none was needed so far
+    before["devices"], after["devices"] = before.get("devices", {}), after.get("devices", {})
+    after["devices"] = {device: path for device, path in after["devices"].items() if device in before["devices"]}
     for key in dict.fromkeys([*before, *after]):
         if key in _GROWING:
             found += _lost(key, before.get(key, []), after.get(key, []))
@@ -119,8 +146,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def _tasks_as_list(data: Mapping[str, Any]) -> dict[str, Any]:
+    """With each task's seeds apart, as they are when null stands for all."""
     rest = {key: value for key, value in data.items() if key != "task"}
-    return {**rest, "tasks": [data["task"]]} if "task" in data else rest
+    tasks = [data["task"]] if "task" in data else rest.get("tasks", [])
+    return {**rest, "tasks": [{**task, "seeds": sorted(task.get("seeds") or data.get("seeds", []))} for task in tasks]}
 
 
 def _lost(key: str, before: list[Any], after: list[Any]) -> list[str]:
@@ -133,8 +162,15 @@ def _lost(key: str, before: list[Any], after: list[Any]) -> list[str]:
         if entry[name] not in there:
             found.append(f"{key}[{index}] ({entry[name]} is missing)")
         else:
-            found += _different((key, index), entry, there[entry[name]])
+            found += _different((key, index), *_without_seeds_that_stay(entry, there[entry[name]]))
     return found
+
+
+def _without_seeds_that_stay(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Of a task that goes on with all the seeds that it had, both without seeds."""
+    if "seeds" in before and set(before["seeds"]) <= set(after["seeds"]):
+        return {**before, "seeds": None}, {**after, "seeds": None}
+    return before, after
 
 
 def _different(place: tuple[str | int, ...], before: Any, after: Any) -> list[str]:
@@ -142,4 +178,3 @@ def _different(place: tuple[str | int, ...], before: Any, after: Any) -> list[st
         keys = dict.fromkeys([*before, *after])
         return [line for key in keys for line in _different((*place, key), before.get(key), after.get(key))]
     return [] if before == after else [notation(place)]
-

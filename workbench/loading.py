@@ -82,6 +82,10 @@ def check(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Exp
         lines += _method_mistakes(entry, index)
     if lines:
         raise _refusal(name, lines)
+    unserved = [f"methods[{i}] ({entry.name})" for i, entry in enumerate(experiment.methods) if get(entry.name).scope == "corpus"]
+    if unserved and experiment.corpus is None:
+        hint = "write corpus: {name: NAME, data: FILE or DIRECTORY}"
+        raise UserError(f"{name}: corpus: missing; {unserved[0]} is trained on unlabelled text: {hint}")
     for task in experiment.all_tasks:
         try:
             task.spec  # noqa: B018 (looked at for its errors)
@@ -114,7 +118,22 @@ def _with_paths(experiment: Experiment, folder: Path | None) -> Experiment:
         named = task.data in ("hub", "generated") or task.data.startswith("hub:")
         tasks.append(task.model_copy(update={"data": _directory(task.data, folder, named)}))
     changes |= {"task": tasks[0]} if experiment.task else {"tasks": tuple(tasks)}
+    if experiment.corpus:
+        data = experiment.corpus.data
+        named = data == "generated" or data.startswith("hub:")
+        changes["corpus"] = experiment.corpus.model_copy(update={"data": _place(data, folder, named)})
+    source = experiment.augmentation
+    changes["augmentation"] = source.model_copy(update={"backbone": source.backbone and _directory(source.backbone, folder, False)})
+    changes["devices"] = {device: _place(path, folder, False) for device, path in experiment.devices.items()}
     return experiment.model_copy(update=changes)
+
+
+def _place(text: str, folder: Path | None, is_name: bool) -> str:
+    """`_directory` for what may also be a file."""
+    if is_name:
+        return text
+    found = next((start / text for start in (Path(), folder or Path()) if (start / text).exists()), None)
+    return text if found is None else str(found.resolve())
 
 
 def _directory(text: str, folder: Path | None, is_name: bool) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from methods.costs import costs
@@ -19,12 +20,13 @@ from workbench.experiment import CostOptions
 
 if TYPE_CHECKING:
     from methods.costs import Costs
+    from methods.latency import LatencyTable
     from methods.tasks.batches import Collate
 
 
 @dataclass(frozen=True)
 class Measurer:
-    """Of one task and seed; `collate` is the method's own."""
+    """Of one task and seed; `collate` is the method's own. `devices`: latency tables that know the method's networks."""
 
     archive: Archive
     task: Task
@@ -32,6 +34,7 @@ class Measurer:
     seed: int
     cost: CostOptions
     hardware: Hardware
+    devices: Mapping[str, LatencyTable] = field(default_factory=dict)
 
     def known(self, architecture: Architecture, split: str, digest: str, kind: Kind) -> Measurement | None:
         """What the archive holds of these weights."""
@@ -62,7 +65,9 @@ class Measurer:
         """A stand-alone network on `search` and on all that the task reports on (MNLI has a mismatched `validation` too), by split."""
         splits = [name for name in self.task.split_names if name != "train"]
         network = network.to(self.hardware.device).eval()
-        used, digest = costs(network.spec, self.cost.length, self.cost.batch), weights_digest(network)
+        latency = {device: table.network(network.spec) for device, table in self.devices.items()}
+        used = replace(costs(network.spec, self.cost.length, self.cost.batch), latency=latency)
+        digest = weights_digest(network)
         return {
             split: self.keep(lambda batch: network(**inputs(batch)), architecture, used, split, digest, kind, control) for split in splits
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,28 @@ from methods.baselines.truncated import NAME, TruncatedOptions, deepest_that_fit
 from methods.budget import Budget
 from methods.costs import costs
 from methods.dynabert.space import full_spec
-from methods.recipe import StagePlan
+from methods.recipe import Per, StagePlan
 from methods.space import SearchSpace
 from methods.tasks.head import Head
+from methods.training.augmentation.plan import plan_augmentation
 from methods.training.stage import training_flops, training_memory
 from methods.training.teacher import plan_teacher
 from search.limits import CostFunction
 from search.strategies.registry import entry, make
-from workbench.experiment import DATA_SEED, CostOptions, Experiment
-from workbench.session import Member, member_of
+from workbench.experiment import DATA_SEED, CostOptions, Experiment, TaskOptions
+from workbench.session import Member, members_of
 from workbench.sizes import TaskSize, backbone_config, task_size
 
 COUNTABLE = 5_000
 SAMPLED = 1_000
+DRAWN = "sampled"
+"""What the table calls networks that are drawn from tables to show how well these rank; no method owes its winners to them."""
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage of the plan. `times`: how often it is run (seeds). FLOPs and memory are those of one time."""
+    """A stage of the plan. `times`: how often it is run (seeds, and where it is `per` network or budget, these). FLOPs and memory are
+    those of one time. What serves all tasks has the corpus's name for its task."""
 
     task: str
     who: str
@@ -42,6 +46,7 @@ class StageRow:
     flops: float
     memory: int
     note: str = ""
+    per: Per = "seed"
 
     @property
     def all_flops(self) -> float:
@@ -50,7 +55,8 @@ class StageRow:
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """A budget against a space. `share`: the part of it that meets the budget, exact where `counted`; `least`, `most`: of each limit."""
+    """A budget against a space, limits on latency left out. `fitting` of `of` architectures meet it, of all where `counted`; `least`,
+    `most`: of each limit."""
 
     task: str
     method: str
@@ -93,9 +99,11 @@ class Plan:
 def make_plan(experiment: Experiment, name: str, made: Path | None = None) -> Plan:
     """The plan of an experiment that is called `name` in messages. Raises UserError."""
     backbone, note = backbone_config(experiment.backbone, made)
-    members = [member_of(entry, index, backbone, name) for index, entry in enumerate(experiment.methods)]
+    members = members_of(experiment, backbone, name)
     sizes = {options.name: task_size(options) for options in experiment.all_tasks}
     for member in members:
+        if member.on_corpus:
+            continue
         cost_of = CostFunction(member.space, backbone, experiment.all_tasks[0].spec.head)
         make(experiment.search.strategy, member.space, 0, Budget(), cost_of, 1)  # looked at for its errors
     return assemble(experiment, backbone, members, sizes, [note])
@@ -105,16 +113,20 @@ def assemble(
     experiment: Experiment, backbone: BackboneConfig, members: Sequence[Member], sizes: dict[str, TaskSize], notes: Sequence[str] = ()
 ) -> Plan:
     """The plan from what is known already."""
-    stages: list[StageRow] = []
+    first = experiment.all_tasks[0]
+    on_corpus = {
+        member.name: corpus_rows(experiment, member, backbone, first.spec.head, sizes[first.name]) for member in members if member.on_corpus
+    }
+    stages: list[StageRow] = [row for rows in on_corpus.values() for row in rows]
     budgets: list[BudgetRow] = []
     for options in experiment.all_tasks:
-        planner = _Planner(experiment, backbone, options.name, sizes[options.name], options.spec.head)
+        planner = _Planner(experiment, backbone, options, sizes[options.name], options.spec.head)
         by_method = {member.name: planner.method(member) for member in members}
-        stages.append(planner.teacher())
+        stages += [planner.teacher(), *planner.augmentation()]
         for member in members:
-            stages += [*by_method[member.name], planner.search(member)]
+            stages += [*by_method[member.name], *([] if member.on_corpus else [planner.search(member)])]
             budgets += _against(member.space, experiment.all_budgets(), backbone, options.spec.head, experiment.cost, options.name)
-        stages += planner.truncated(by_method)
+        stages += planner.truncated(by_method, on_corpus)
     said = [*notes, *(sizes[task].note for task in sizes)]
     return Plan(tuple(stages), tuple(budgets), tuple(note for note in said if note))
 
@@ -125,9 +137,17 @@ class _Planner:
 
     experiment: Experiment
     backbone: BackboneConfig
-    task: str
+    options: TaskOptions
     size: TaskSize
     head: Head
+
+    @property
+    def task(self) -> str:
+        return self.options.name
+
+    @property
+    def times(self) -> int:
+        return len(self.experiment.seeds_of(self.options))
 
     def teacher(self) -> StageRow:
         def at(length: int) -> StagePlan:
@@ -135,13 +155,29 @@ class _Planner:
 
         return self._row("teacher", at(self.size.length), at(self.size.longest), 1)
 
+    @property
+    def copies(self) -> int:
+        """Rows that are made of each training row, at most."""
+        return self.experiment.augmentation.copies_of_a_row(self.head.pair)
+
+    def augmentation(self) -> list[StageRow]:
+        """The copies of the training rows, where any are asked for."""
+        if not self.copies:
+            return []
+
+        def at(length: int) -> StagePlan:
+            return plan_augmentation(self.experiment.augmentation, self.backbone, self.head, self.size.rows, length)
+
+        return [self._row("augmentation", at(self.size.length), at(self.size.longest), 1)]
+
     def method(self, member: Member) -> list[StageRow]:
         """FLOPs at the mean length, memory at the longest."""
         typical, longest = (
-            member.recipe.plan(member.space, self.backbone, self.head, self.size.rows, length)
+            member.recipe.plan(member.space, self.backbone, self.head, self.size.rows, length, self.copies)
             for length in (self.size.length, self.size.longest)
         )
-        return [self._row(member.name, a, b, len(self.experiment.seeds)) for a, b in zip(typical, longest, strict=True)]
+        pairs = [(a, b) for a, b in zip(typical, longest, strict=True) if a.scope == "task"]
+        return [self._row(member.name, a, b, self.times * times_of(self.experiment, member, a)) for a, b in pairs]
 
     def search(self, member: Member) -> StageRow:
         """Evaluations of the search split, at the mean of what the smallest and the largest architecture cost."""
@@ -153,32 +189,37 @@ class _Planner:
         mean = (cost_of(member.space.smallest()).flops + cost_of(member.space.largest()).flops) / 2
         examples = count * self.size.search
         memory = 4 * cost_of(member.space.largest()).parameters
-        times = len(self.experiment.seeds)
         return StageRow(
-            self.task, member.name, f"search ({options.strategy})", times, count, 0, examples, examples * mean, memory, "at most"
+            self.task, member.name, f"search ({options.strategy})", self.times, count, 0, examples, examples * mean, memory, "at most"
         )
 
-    def truncated(self, by_method: Mapping[str, Sequence[StageRow]]) -> list[StageRow]:
+    def truncated(self, by_method: Mapping[str, Sequence[StageRow]], on_corpus: Mapping[str, Sequence[StageRow]]) -> list[StageRow]:
         """As many FLOPs as the costliest method, or one training of its own length for each depth that the budgets ask for."""
         controls = self.experiment.controls
         if controls.truncated_kd is None:
             return []
         if not controls.equal_flops:
             return self._truncated_by_epochs(controls.truncated_kd)
-        name, own = max(by_method.items(), key=lambda item: sum(stage.flops for stage in item[1]))
-        flops, memory = sum(stage.flops for stage in own), max(stage.memory for stage in own)
-        times = len(self.experiment.seeds)
-        return [StageRow(self.task, "truncated-kd", "distil", times, 1, 0, 0, flops, memory, f"as many FLOPs as {name}")]
+        budgets, tasks = len(self.experiment.budgets), len(self.experiment.all_tasks)
+
+        def winners(rows: Sequence[StageRow]) -> float:
+            return sum(row.flops * (budgets if row.per != "seed" else 1) for row in rows if row.stage != DRAWN)
+
+        spent = {name: winners(own) + winners(on_corpus.get(name, ())) / tasks for name, own in by_method.items()}
+        name = max(spent, key=lambda name: spent[name])
+        memory = max(stage.memory for stage in by_method[name])
+        return [StageRow(self.task, NAME, "distil", self.times, 1, 0, 0, spent[name], memory, f"as many FLOPs as {name}")]
 
     def _truncated_by_epochs(self, options: TruncatedOptions) -> list[StageRow]:
-        cost, shape, head = self.experiment.cost, self.backbone, self.head
-        found = [deepest_that_fits(shape, head, budget.met_by, cost.length, cost.batch) for budget in self.experiment.all_budgets()]
+        cost, shape, head, budgets = self.experiment.cost, self.backbone, self.head, self.experiment.all_budgets()
+        found = [deepest_that_fits(shape, head, budget.met_by, cost.length, cost.batch) for budget in budgets if not budget.max_latency]
         cuts = [truncated_spec(architecture, shape, head) for architecture in dict.fromkeys(found) if architecture is not None]
         if not cuts:
             return []
-        full, times = full_spec(shape, head), len(self.experiment.seeds)
-        steps = options.steps(self.size.rows)
-        examples = steps * min(self.size.rows, options.batch_size * options.accumulation)
+        full, times = full_spec(shape, head), self.times
+        copies = self.copies if options.augmented else 0
+        steps = options.steps(self.size.rows, copies)
+        examples = steps * min(self.size.rows * (1 + copies), options.batch_size * options.accumulation)
         flops = examples * sum(training_flops([cut], [full])(1, self.size.length) for cut in cuts)
         taught = costs(full).parameters
         memory = max(training_memory(cut, costs(cut).parameters, taught, options.batch_size, self.size.longest) for cut in cuts)
@@ -187,7 +228,36 @@ class _Planner:
 
     def _row(self, who: str, typical: StagePlan, longest: StagePlan, times: int) -> StageRow:
         p = typical
-        return StageRow(self.task, who, p.name, times, p.subnetworks, p.steps, p.examples, p.flops, longest.memory, p.note)
+        return StageRow(self.task, who, p.name, times, p.subnetworks, p.steps, p.examples, p.flops, longest.memory, p.note, p.per)
+
+
+def corpus_rows(experiment: Experiment, member: Member, backbone: BackboneConfig, head: Head, size: TaskSize) -> list[StageRow]:
+    """The stages on the corpus, once for all tasks; of what is done for every network, as many as there can be."""
+    recipe, corpus = member.on_corpus, experiment.corpus
+    if recipe is None or corpus is None:
+        return []
+    seeds, sampled, rows = len(experiment.corpus_seeds), experiment.search.sampled, []
+    for p in recipe.plan(member.space, backbone, head, size.rows, size.longest):
+        if p.scope != "corpus":
+            continue
+        times = 1 if p.name in recipe.shared_stages else seeds * times_of(experiment, member, p)
+        rows.append(StageRow(corpus.name, member.name, p.name, times, p.subnetworks, p.steps, p.examples, p.flops, p.memory, p.note, p.per))
+        if p.per == "budget" and sampled:
+            share, note = sampled / recipe.candidates, f"{sampled} networks drawn from the tables, assembled too"
+            steps, examples = round(p.steps * share), round(p.examples * share)
+            rows.append(StageRow(corpus.name, member.name, DRAWN, seeds, sampled, steps, examples, p.flops * share, p.memory, note))
+    return rows
+
+
+def times_of(experiment: Experiment, member: Member, stage: StagePlan) -> int:
+    """How often a stage is run for a seed: at most, where budgets have the same winner."""
+    controls, budgets = experiment.controls, len(experiment.budgets)
+    if stage.per == "seed":
+        return 1
+    if stage.per == "budget":
+        return budgets
+    pair = 1 + controls.hand_made
+    return budgets * (pair + controls.random) + len(controls.variants) * len(member.recipe.variants) * pair
 
 
 def _against(
@@ -201,7 +271,8 @@ def _against(
     ranges = space.cost_range(backbone, head, cost.length, cost.batch)
     rows = []
     for budget in budgets:
-        least, most = ({name: ranges[name][end] for name in budget.limits()} for end in (0, 1))
-        fitting = sum(map(budget.met_by, spent))
-        rows.append(BudgetRow(task, space.method, budget.label(), budget.limits(), least, most, size, fitting, len(spent), counted))
+        counts = replace(budget, max_latency={})
+        least, most = ({name: ranges[name][end] for name in counts.limits()} for end in (0, 1))
+        fitting = sum(map(counts.met_by, spent))
+        rows.append(BudgetRow(task, space.method, budget.label(), counts.limits(), least, most, size, fitting, len(spent), counted))
     return rows

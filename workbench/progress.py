@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from workbench.planning import Plan
+from workbench.planning import Plan, StageRow
 from workbench.speed import duration
 
 
@@ -33,10 +34,19 @@ class Reporter:
     def finished(self, task: str, who: str, stage: str) -> None:
         """A stage has ended; what took no time to speak of was read back and says nothing of the rate."""
         now = time.monotonic()
-        flops = sum(row.flops for row in self.plan.stages if (row.task, row.who, row.stage) == (task, who, stage))
-        self._done += flops
+        flops = sum(_part(row, stage) for row in self.plan.stages if (row.task, row.who) == (task, who))
+        self._done = min(self._done + flops, self.plan.flops)
         if now - self._last > 1.0:
             self._timed = self._timed[0] + flops, self._timed[1] + now - self._last
             if self._timed[0] > 0:
                 self.rate = self._timed[0] / self._timed[1]
         self._last = now
+
+
+def _part(row: StageRow, stage: str) -> float:
+    """FLOPs of a row that a stage stands for: all where it has its name, a share where it is one run (`finetune-lr1e-05`) of several.
+    Stages of one architecture have its id behind their name."""
+    name = re.sub("-[0-9a-f]{12}$", "", stage)
+    if row.stage in (stage, name):
+        return row.flops
+    return row.flops / max(1, row.subnetworks) if name.startswith(f"{row.stage}-") else 0.0

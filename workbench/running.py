@@ -11,7 +11,7 @@ from methods.budget import Budget
 from methods.costs import costs
 from methods.evaluation import weights_digest
 from methods.network import Network
-from methods.recipe import Context, StageRecord
+from methods.recipe import Context, StageRecord, TaskRecipe
 from methods.space import Architecture
 from methods.supernet import Supernet
 from methods.training.progress import progress_bar
@@ -66,6 +66,7 @@ class MethodRun:
     session: Session
     options: TaskOptions
     member: Member
+    recipe: TaskRecipe
     seed: int
     teacher: Network
     reporter: Reporter
@@ -75,7 +76,7 @@ class MethodRun:
         """Trains (or reads back), searches, finishes the winners and measures the controls."""
         where = (self.options.name, self.member.name, f"seed {self.seed}")
         self.reporter.say(*where, "training")
-        supernet = self.member.recipe.train(self.context).to(self.session.hardware.device).eval()
+        supernet = self.recipe.train(self.context).to(self.session.hardware.device).eval()
         self.reporter.say(*where, "search")
         self.search(supernet)
         self.reporter.finished(self.options.name, self.member.name, f"search ({self.session.experiment.search.strategy})")
@@ -102,7 +103,7 @@ class MethodRun:
             self.stages[stage.stage] = stage
 
         folder = self.session.folder.method(self.options.name, self.member.name, self.seed)
-        return self.session.context(self.options, folder, self.seed, self.member.name, self.teacher, self.member.recipe.reads, heard)
+        return self.session.context(self.options, folder, self.seed, self.member.name, self.teacher, self.recipe.reads, heard)
 
     @cached_property
     def measurer(self) -> Measurer:
@@ -164,7 +165,7 @@ class MethodRun:
 
     def finish(self, supernet: Supernet, architecture: Architecture, control: str = "") -> None:
         """The network that would ship, measured on `search` and `validation`."""
-        network = self.member.recipe.finish(self.context, supernet, architecture)
+        network = self.recipe.finish(self.context, supernet, architecture)
         self.measurer.network(network, architecture, "control" if control else "finished", control)
 
     def random(self, supernet: Supernet) -> None:
@@ -184,9 +185,9 @@ class MethodRun:
         """The winners' shapes cut from the supernet before its first trained stage."""
         if not architectures:
             return
-        initial = self.member.recipe.initial(self.context).to(self.session.hardware.device).eval()
+        initial = self.recipe.initial(self.context).to(self.session.hardware.device).eval()
         for architecture in architectures:
-            self.measurer.network(initial.extract(architecture), architecture, "control", self.member.recipe.initial_name)
+            self.measurer.network(initial.extract(architecture), architecture, "control", self.recipe.initial_name)
 
     def report_all(self, supernet: Supernet) -> None:
         """Every architecture of an enumerable space on `validation`, whatever it costs; nothing is chosen by it."""

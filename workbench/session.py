@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.backbone import Backbone, BackboneConfig
 from methods.budget import Budget
 from methods.errors import UserError
-from methods.recipe import Context, Hardware, Recipe, StageRecord
+from methods.recipe import Context, CorpusContext, CorpusRecipe, Hardware, Recipe, StageRecord, TaskRecipe
 from methods.registry import Method, get
 from methods.space import SearchSpace
 from methods.tasks.task import Task
 from search.archive import Archive
 from search.limits import CostFunction, check_budget
-from search.strategies.registry import make
 from workbench.experiment import DATA_SEED, Experiment, MethodEntry, TaskOptions
 from workbench.folder import RunFolder, hardware
 from workbench.sizes import backbone_config
 
 if TYPE_CHECKING:
+    from methods.corpus.corpus import Corpus
+    from methods.latency import LatencyTable
     from methods.network import Network
     from methods.tasks.batches import Collate
     from methods.tasks.head import Head
-    from search.strategies.strategy import CostOf
+    from workbench.augmenting import AugmentedTask
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,16 @@ class Member:
     def name(self) -> str:
         return self.method.name
 
+    @property
+    def on_task(self) -> TaskRecipe | None:
+        """The recipe, where its supernet is trained on the task."""
+        return self.recipe if isinstance(self.recipe, TaskRecipe) else None
+
+    @property
+    def on_corpus(self) -> CorpusRecipe | None:
+        """The recipe, where its supernet is trained on a corpus."""
+        return self.recipe if isinstance(self.recipe, CorpusRecipe) else None
+
 
 @dataclass
 class Session:
@@ -53,6 +64,7 @@ class Session:
     name: str
     _tasks: dict[str, Task] = field(default_factory=dict)
     _collates: dict[tuple[str, str], Collate] = field(default_factory=dict)
+    _augmented: dict[str, AugmentedTask] = field(default_factory=dict)
 
     @cached_property
     def hardware(self) -> Hardware:
@@ -81,9 +93,22 @@ class Session:
         return self.backbone.config
 
     @cached_property
+    def corpus(self) -> Corpus:
+        """The unlabelled text, all splits open. Raises UserError where the experiment has none or it can't be read."""
+        options = self.experiment.corpus
+        if options is None:
+            raise UserError(f"{self.name}: corpus: missing")
+        return options.load(self.backbone.tokenizer, self.folder.text(options.name))
+
+    @cached_property
+    def devices(self) -> dict[str, LatencyTable]:
+        """The latency tables that budgets may speak of. Raises UserError where one can't be read."""
+        return read_devices(self.experiment)
+
+    @cached_property
     def members(self) -> list[Member]:
         """The methods with their spaces. Raises UserError, by its place, where a space can't be."""
-        return [member_of(entry, index, self.shape, self.name) for index, entry in enumerate(self.experiment.methods)]
+        return members_of(self.experiment, self.shape, self.name)
 
     def task(self, options: TaskOptions) -> Task:
         """The task with its data, its training rows limited; all splits open."""
@@ -101,50 +126,23 @@ class Session:
             self._collates[key] = maker(self.backbone.tokenizer, options.max_length)
         return self._collates[key]
 
-    def cost_of(self, member: Member, head: Head) -> CostOf:
+    def cost_of(self, member: Member, head: Head) -> CostFunction:
         """Costs of a method's architectures at the experiment's length and batch."""
         cost = self.experiment.cost
-        return CostFunction(member.space, self.shape, head, cost.length, cost.batch)
+        devices = self.devices if member.recipe.scope == "corpus" else {}
+        return CostFunction(member.space, self.shape, head, cost.length, cost.batch, devices)
 
     def possible(self, member: Member, head: Head) -> list[Budget]:
-        """The budgets that the method's smallest architecture meets."""
+        """The budgets that the method's smallest architecture meets; a latency is known only of methods with tables."""
         cost, found = self.experiment.cost, []
         for budget in self.experiment.all_budgets():
             try:
                 check_budget(member.space, budget, self.shape, head, cost.length, cost.batch)
             except UserError:
                 continue
-            found.append(budget)
+            if not budget.max_latency or member.recipe.scope == "corpus":
+                found.append(budget)
         return found
-
-    def check(self) -> None:
-        """Everything that would fail later, before anything is trained. Raises UserError."""
-        for member in self.members:
-            if not member.recipe.trainable:
-                why = "can be planned and hosted, but this version does not train it yet; take it out"
-                raise UserError(f"{self.name}: {member.place}: {member.name} {why}")
-        for options in self.experiment.all_tasks:
-            head = self.task(options).head
-            if options.max_length > self.shape.positions:
-                raise UserError(
-                    f"{self.name}: task {options.name}: max_length: {options.max_length}, "
-                    f"but the backbone has only {self.shape.positions} positions"
-                )
-            for member in self.members:
-                make(self.experiment.search.strategy, member.space, 0, Budget(), self.cost_of(member, head), 1)
-            self._check_budgets(head)
-
-    def _check_budgets(self, head: Head) -> None:
-        cost = self.experiment.cost
-        for index, budget in enumerate(self.experiment.all_budgets()):
-            refusals = []
-            for member in self.members:
-                try:
-                    check_budget(member.space, budget, self.shape, head, cost.length, cost.batch)
-                except UserError as error:
-                    refusals.append(str(error))
-            if len(refusals) == len(self.members):
-                raise UserError(f"{self.name}: budgets[{index}]: no method can meet it. " + "; ".join(refusals))
 
     def context(
         self,
@@ -164,8 +162,48 @@ class Session:
             if heard:
                 heard(stage)
 
-        view = task.restricted(*reads)
-        return Context(folder, self.backbone, view, seed, teacher, self.hardware, record, options.max_length)
+        common = (seed, teacher, self.hardware, record, options.max_length)
+        found = None if teacher is None else self.augmented(options, teacher)
+        if found is None:
+            return Context(folder, self.backbone, task.restricted(*reads), *common)
+        return Context(folder, self.backbone, found.task.restricted(*reads, "augmented"), *common, found.soft_labels)
+
+    def augmented(self, options: TaskOptions, teacher: Network) -> AugmentedTask | None:
+        """The task with copies of its training rows, made or read back once; None where the experiment asks for none."""
+        from workbench.augmenting import augmented_task
+
+        if not self.experiment.augmentation.copies:
+            return None
+        if options.name not in self._augmented:
+            self._augmented[options.name] = augmented_task(self, options, teacher)
+        return self._augmented[options.name]
+
+    def corpus_context(self, method: str, seed: int, heard: Callable[[StageRecord], None]) -> CorpusContext:
+        """What the corpus stages of a recipe may touch; they are recorded as those of a task that has the corpus's name, and stages
+        that serve all seeds under `DATA_SEED`."""
+        corpus = self.corpus.restricted("train", "search")
+
+        def record(under: int, stage: StageRecord) -> None:
+            self.archive.record_stage(corpus.name, method, under, stage)
+            heard(stage)
+
+        folder, shared = (self.folder.corpus(corpus.name, method, each) for each in (seed, None))
+        hears = partial(record, seed), partial(record, DATA_SEED)
+        return CorpusContext(folder, shared, self.backbone, corpus, seed, self.hardware, *hears)
+
+
+def members_of(experiment: Experiment, backbone: BackboneConfig, name: str) -> list[Member]:
+    """The methods of an experiment for a backbone. Raises UserError, by its place, where a space can't be."""
+    return [member_of(entry, index, backbone, name) for index, entry in enumerate(experiment.methods)]
+
+
+def read_devices(experiment: Experiment) -> dict[str, LatencyTable]:
+    """The latency tables of an experiment, by device. Raises UserError where one can't be read."""
+    if not experiment.devices:
+        return {}
+    from methods.latency import LatencyTable
+
+    return {device: LatencyTable.load(Path(path)) for device, path in experiment.devices.items()}
 
 
 def member_of(entry: MethodEntry, index: int, backbone: Any, name: str) -> Member:

@@ -32,8 +32,8 @@ def truncated(
 
 
 def _wanted(session: Session, options: TaskOptions) -> list[Architecture]:
-    """One architecture per budget, each once."""
+    """One architecture per budget, each once; under a limit on latency, which is not known of it, none."""
     cost, shape, head = session.experiment.cost, session.shape, session.task(options).head
     budgets = session.experiment.all_budgets()
-    found = [deepest_that_fits(shape, head, budget.met_by, cost.length, cost.batch) for budget in budgets]
+    found = [deepest_that_fits(shape, head, budget.met_by, cost.length, cost.batch) for budget in budgets if not budget.max_latency]
     return list(dict.fromkeys(architecture for architecture in found if architecture is not None))

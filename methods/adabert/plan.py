@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from methods.adabert.options import AdaBertOptions, Optimiser
+from methods.adabert.options import AdaBertOptions, Optimiser, SearchOptions
 from methods.adabert.space import AdaBertSpace
 from methods.backbone import BackboneConfig
 from methods.costs import costs
@@ -21,10 +21,12 @@ _KEPT = {"cell_convolution": 3, "cell_pool": 2, "cell_identity": 0}
 class Plan:
     """The figures of the four stages, for texts of one length."""
 
-    def __init__(self, options: AdaBertOptions, space: AdaBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> None:
+    def __init__(
+        self, options: AdaBertOptions, space: AdaBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0
+    ) -> None:
         self.options, self.space, self.backbone, self.head = options, space, backbone, head
         self.rows, self.length = rows, length
-        self.augmented = rows * (1 + options.augmentation.copies)
+        self.copies = copies
         teacher = costs(full_spec(backbone, head), length)
         self.teacher_flops, self.teacher_bytes = teacher.flops, _FLOAT * teacher.parameters
 
@@ -41,36 +43,45 @@ class Plan:
 
     def search(self) -> StagePlan:
         o = self.options.search
-        steps = o.steps or _steps(self.augmented, o.epochs, o.batch_size)
-        examples = steps * min(self.augmented, o.batch_size)
-        flops = float(self.augmented * self.teacher_flops + 3 * o.samples_per_step * examples * self.supernet_flops())
+        rows = self._rows(o.augmented)
+        steps = o.steps or _steps(rows, o.epochs, o.batch_size)
+        examples = steps * min(rows, o.batch_size)
+        flops = float(rows * self.teacher_flops + 3 * o.samples_per_step * passes(o) * examples * self.supernet_flops())
         memory = self.supernet_parameters() * _bytes_per_parameter(o.weights) + self._supernet_activations(o.batch_size)
-        note = f"{self.options.augmentation.copies} augmented copies of each row; {o.execution} operations run"
+        note = f"{self.copies if o.augmented else 0} augmented copies of each row; {o.execution} operations run"
         return StagePlan(SEARCH, steps, examples, flops, memory, o.samples_per_step, note)
 
     def derive(self) -> StagePlan:
         o = self.options.derivation
-        largest = self.space.largest()
-        forward = costs(self.space.spec(largest, self.backbone, self.head, "hosted"), self.length).flops
-        held_out = min(2000, ceil(self.rows / 9))
-        scored = 0
+        forward = costs(self.space.spec(self.space.largest(), self.backbone, self.head, "hosted"), self.length).flops
+        held_out, size = min(2000, ceil(self.rows / 9)), self.options.search.batch_size
+        scored, steps, flops, note = 0, 0, 0.0, "nothing is trained"
         if o.rule == "sample_best":
-            scored = o.candidates * (held_out + o.batch_norm_batches * self.options.search.batch_size)
+            scored = o.candidates * (held_out + o.batch_norm_batches * size)
+            flops = float(scored * forward)
         elif o.rule == "perturbation":
-            scored = held_out * len(self.space.edges) * len(self.space.columns)
+            edges, nodes = len(self.space.edges), self.space.options.nodes
+            scored = min(held_out, o.masked_rows) * edges * len(self.space.columns)
+            steps = (edges + nodes) * o.tuning_steps
+            flops = (scored + 3 * steps * size) * self.supernet_flops()
+            note = f"{o.tuning_steps} steps after each choice" if steps else note
         memory = self.supernet_parameters() * _FLOAT
-        return StagePlan(DERIVE, 0, scored, float(scored * forward), memory, note=f"rule {o.rule}; nothing is trained")
+        return StagePlan(DERIVE, steps, scored + steps * size, flops, memory, note=f"rule {o.rule}; {note}")
 
     def finish(self) -> StagePlan:
         o = self.options.finish
         spec = self.space.spec(self.space.largest(), self.backbone, self.head, "hosted")
         cost = costs(spec, self.length)
-        steps = _steps(self.augmented, o.epochs, o.batch_size)
-        examples = steps * min(self.augmented, o.batch_size)
+        rows = self._rows(o.augmented)
+        steps = _steps(rows, o.epochs, o.batch_size)
+        examples = steps * min(rows, o.batch_size)
         cells, edges = self.space.options.cells, sum(self.space.kept(n) for n in range(self.space.options.nodes))
         state = o.batch_size * self.length * self.space.options.width * _FLOAT
         memory = cost.parameters * _bytes_per_parameter(o.weights) + 3 * cells * edges * state
         return StagePlan(FINISH, steps, examples, 3.0 * examples * cost.flops, memory, note="upper bound: the largest architecture")
+
+    def _rows(self, augmented: bool) -> int:
+        return self.rows * (1 + self.copies) if augmented else self.rows
 
     def _operations(self) -> list[tuple[int, int, int]]:
         """Per operation of an edge but zero: parameters, FLOPs of a text, tensors kept."""
@@ -108,6 +119,13 @@ class Plan:
 
 def _steps(rows: int, epochs: float, batch: int) -> int:
     return max(1, round(ceil(rows / batch) * epochs))
+
+
+def passes(options: SearchOptions) -> int:
+    """How often a step runs the supernet per sample, forward and backward: unrolled looks ahead, back, and at both sides of where it is."""
+    o = options
+    own = {"single": 1, "bilevel1": 2, "unrolled": 5}[o.level]
+    return own * (8 if o.remedies.perturbation == "adversarial" else 1) + (0 if o.remedies.operation_stop is None else 1)
 
 
 def _bytes_per_parameter(optimiser: Optimiser) -> int:

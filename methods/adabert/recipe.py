@@ -1,52 +1,137 @@
-"""AdaBERT's stages (paper): probe the teacher, search, derive, fine-tune. This version plans them."""
+"""AdaBERT's stages (paper): probe the teacher, search, derive, fine-tune; and the controls that it has to beat."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+import torch
+
+from methods.adabert.diagnosis import diagnose
+from methods.adabert.finish import Start, finish
 from methods.adabert.options import AdaBertOptions
 from methods.adabert.plan import Plan
+from methods.adabert.selection import Derivation
 from methods.adabert.space import AdaBertSpace, check_head
+from methods.adabert.statistics import Statistician, training_sample
+from methods.adabert.supernet import AdaBertSupernet
+from methods.adabert.taught import Rows, rows_of, taught_signals
 from methods.backbone import BackboneConfig
 from methods.errors import UserError
 from methods.network import Network
-from methods.recipe import Context, Recipe, StagePlan
+from methods.recipe import Context, Floor, StagePlan, TaskRecipe
 from methods.space import Architecture, SearchSpace
-from methods.supernet import Supernet
+from methods.supernet import Batch, Supernet, inputs
+from methods.tasks.batches import separate
 from methods.tasks.head import Head
 
+if TYPE_CHECKING:
+    from transformers.utils.generic import ModelOutput
 
-class AdaBertRecipe(Recipe):
-    """Per task. The stages are planned from the cost model; training them is refused."""
+    from methods.adabert.teacher_signals import TeacherSignals
+    from methods.budget import Budget
+    from methods.costs import Costs
+
+FLOOR = "floor"
+
+
+class AdaBertRecipe(TaskRecipe):
+    """Per task. `variants`: the start of finishing that the options do not choose."""
 
     scope = "task"
-    trainable = False
     initial_name = "untrained"
 
     def __init__(self, options: AdaBertOptions) -> None:
         self.options = options
+        self.variants = ("scratch",) if options.finish.start == "inherit" else ("inherit",)
+        self._statisticians: dict[Path, Statistician] = {}
+        self._signals: dict[Path, TeacherSignals] = {}
 
-    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> list[StagePlan]:
+    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
         """Teacher features, logits and probe logits are computed once per (augmented) row and kept; FLOPs of the search are those
         of all operations that run; the last stage is planned for the largest architecture, so it is an upper bound."""
         check_head(head)
         if length > backbone.positions:
             raise UserError(f"adabert: texts of {length} tokens are planned, the backbone has {backbone.positions} positions")
-        plan = Plan(self.options, cast(AdaBertSpace, space), backbone, head, rows, length)
+        plan = Plan(self.options, cast(AdaBertSpace, space), backbone, head, rows, length, copies)
         return [plan.probes(), plan.search(), plan.derive(), plan.finish()]
 
-    def train(self, context: Context) -> Supernet:  # noqa: ARG002
-        raise _untrained()
+    def initial(self, context: Context) -> AdaBertSupernet:
+        """A supernet with random weights and the teacher's tables."""
+        check_head(context.task.head)
+        if context.teacher is None:
+            raise UserError("adabert: needs a fine-tuned teacher (section `teacher` of the experiment)")
+        torch.manual_seed(context.seed)
+        supernet = AdaBertSupernet(AdaBertSpace(self.options), context.backbone.config, context.task.head)
+        supernet.load_teacher(context.teacher)
+        return supernet.to(context.hardware.device).eval()
 
-    def initial(self, context: Context) -> Supernet:  # noqa: ARG002
-        raise _untrained()
+    def train(self, context: Context) -> AdaBertSupernet:
+        from methods.adabert.search_stage import search
 
-    def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:  # noqa: ARG002
-        raise _untrained()
+        supernet = self.initial(context)
+        search(context, self.options, supernet, self._taught(context))
+        supernet.eval()
+        derivation = self._derivation(context, supernet)
+        derivation.run()
+        diagnose(derivation)
+        return supernet
+
+    def derive(self, context: Context, supernet: Supernet, budget: Budget, cost_of: Callable[[Architecture], Costs]) -> Architecture | None:
+        """By the rule of the options; see `methods.adabert.selection.Derivation.under`."""
+        return self._derivation(context, _own(supernet)).under(budget, cost_of)
+
+    def score(self, context: Context, supernet: Supernet, architecture: Architecture) -> Callable[[Batch], ModelOutput]:
+        """As an extracted copy whose batch-norm statistics are re-estimated on training rows; they are kept for the next time."""
+        network = self._statistician(context).extract(_own(supernet), architecture)
+        return lambda batch: cast("ModelOutput", network(**inputs(batch)))
+
+    def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:
+        return self._finish(context, supernet, architecture, self.options.finish.start)
+
+    def finish_variant(self, context: Context, supernet: Supernet, architecture: Architecture, variant: str) -> Network:
+        if variant not in self.variants:
+            raise UserError(f"adabert: there is no other way {variant!r} to finish; there is {self.variants[0]}")
+        return self._finish(context, supernet, architecture, cast(Start, variant), variant)
+
+    def _finish(self, context: Context, supernet: Supernet, architecture: Architecture, start: Start, folder: str = "") -> Network:
+        rows = self._rows(context)
+        return finish(context, self.options, _own(supernet), architecture, start, rows, folder)
+
+    def floors(self, context: Context, supernet: Supernet, fits: Callable[[Architecture], bool]) -> Iterator[Floor]:
+        """The bag of embeddings, and the deepest fixed CNN that fits: from scratch, with the losses and the length of finishing."""
+        from methods.baselines import floor
+
+        own = _own(supernet)
+        rows = self._rows(context)
+        yield Floor(floor.BAG, floor.bag_of_embeddings(own.space), floor.train_bag(context, self.options, own.space, rows, FLOOR))
+        cnn = floor.deepest_cnn(own.space, fits)
+        if cnn is not None:
+            yield Floor(floor.CONVOLUTIONS, cnn, finish(context, self.options, own, cnn, "scratch", rows, FLOOR))
+
+    def _rows(self, context: Context) -> Rows:
+        return rows_of(context, self._taught(context), self.options.finish.augmented)
+
+    def _taught(self, context: Context) -> TeacherSignals:
+        if context.folder not in self._signals:
+            self._signals[context.folder] = taught_signals(context, self.options.probes)
+        return self._signals[context.folder]
+
+    def _derivation(self, context: Context, supernet: AdaBertSupernet) -> Derivation:
+        collate = separate(context.backbone.tokenizer, context.max_length)
+        return Derivation(context, self.options, supernet, self._statistician(context), collate)
+
+    def _statistician(self, context: Context) -> Statistician:
+        """One per supernet's folder, so that statistics are estimated once."""
+        if context.folder not in self._statisticians:
+            o, collate = self.options, separate(context.backbone.tokenizer, context.max_length)
+            batches, size = o.derivation.batch_norm_batches, o.search.batch_size
+            self._statisticians[context.folder] = Statistician(lambda: training_sample(context, collate, batches, size))
+        return self._statisticians[context.folder]
 
 
-def _untrained() -> UserError:
-    return UserError(
-        "methods: adabert is planned and hosted by this version (its space, costs and a randomly initialised supernet), "
-        "but not trained yet; dynabert is trained: name it instead"
-    )
+def _own(supernet: Supernet) -> AdaBertSupernet:
+    if not isinstance(supernet, AdaBertSupernet):
+        raise TypeError(f"AdaBERT's recipe works on AdaBERT's supernet, not {type(supernet).__name__}")
+    return supernet

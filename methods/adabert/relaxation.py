@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from methods.adabert.cells import SupernetCell
+from methods.adabert.cells import PLAIN, Mixing, SupernetCell
 from methods.layers.cell import run_cells
 from methods.space import Architecture
 from methods.supernet import Batch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Relaxation:
     """Weights, one-hot or soft: `edges` (E, O + 1) per edge over `space.columns` (zero last), `depth` (Kmax,) over K = 1..Kmax.
 
-    As probabilities, each row sums to 1.
+    As probabilities, each row sums to 1. `relaxed` also takes weights of each cell's own: `edges` (Kmax, E, O + 1).
     """
 
     edges: Tensor
@@ -31,11 +31,13 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class RelaxedOutput:
-    """`logits` (B, C): those of every depth, `depth_logits` (Kmax, B, C), mixed by the depth's weights; `states`: Kmax + 1 of (B, L, d)."""
+    """`logits` (B, C): those of every depth, `depth_logits` (Kmax, B, C), mixed by the depth's weights; `states`: Kmax + 1 of (B, L, d)
+    with their mask (B, L)."""
 
     logits: Tensor
     depth_logits: Tensor
     states: tuple[Tensor, ...]
+    mask: Tensor
 
 
 def one_hot(space: AdaBertSpace, architecture: Architecture, dtype: torch.dtype = torch.float32) -> Relaxation:
@@ -50,9 +52,10 @@ def one_hot(space: AdaBertSpace, architecture: Architecture, dtype: torch.dtype 
     return Relaxation(edges, depth)
 
 
-def relaxed(supernet: AdaBertSupernet, batch: Batch, weights: Relaxation) -> RelaxedOutput:
-    """All cells with all operations of all edges, weighted; depth k's logits read cells 1..k only."""
-    cells = [cast(SupernetCell, cell).mixed(weights.edges) for cell in supernet.cells]
+def relaxed(supernet: AdaBertSupernet, batch: Batch, weights: Relaxation, mixing: Mixing = PLAIN) -> RelaxedOutput:
+    """All cells with the weighted operations of all edges; depth k's logits read cells 1..k only."""
+    edges = weights.edges if weights.edges.ndim == 3 else [weights.edges] * len(supernet.cells)
+    cells = [cast(SupernetCell, cell).mixed(own, mixing) for cell, own in zip(supernet.cells, edges, strict=True)]
     states, mask = run_cells(supernet.texts(batch), cells)
     each = torch.stack([supernet.logits(states[: k + 1], mask) for k in range(1, len(cells) + 1)])
-    return RelaxedOutput((each * weights.depth[:, None, None]).sum(0), each, states)
+    return RelaxedOutput((each * weights.depth[:, None, None]).sum(0), each, states, mask)

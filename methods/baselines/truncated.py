@@ -31,10 +31,14 @@ NAME = "truncated-kd"
 
 
 class TruncatedOptions(Schedule):
-    """`lambda_logits` x soft cross-entropy + `lambda_hidden` x hidden states; `epochs` holds where no amount of FLOPs is given to it."""
+    """`lambda_logits` x soft cross-entropy + `lambda_hidden` x hidden states; `epochs` holds where no amount of FLOPs is given to it.
+
+    `augmented`: the rows' copies are read too, where section `augmentation` makes any.
+    """
 
     lambda_logits: Weight = 1.0
     lambda_hidden: Weight = 1.0
+    augmented: bool = True
 
     @field_validator("select_every")
     @classmethod
@@ -78,11 +82,11 @@ def train_truncated(context: Context, architecture: Architecture, options: Trunc
     per_batch = training_flops([student.spec], [full_spec(config, head)])
     schedule = options
     if flops is not None:
-        data = collate.encode(training_rows(context, options))
+        data = collate.encode(training_rows(context, options, options.augmented))
         schedule = options.model_copy(update={"epochs": flops / epoch_flops(data.lengths, options.batch_size, context.seed, per_batch)})
-    settings = {"architecture": architecture.canonical, "options": options.model_dump(), "max_length": context.max_length}
-    settings["teacher"] = weights_digest(context.teacher)
-    run_stage(context, f"{NAME}-{len(kept)}", student, step, schedule, collate, per_batch, settings)
+    settings = {"architecture": architecture.canonical, "max_length": context.max_length, "teacher": weights_digest(context.teacher)}
+    settings["options"] = options.model_dump(exclude={"augmented"})
+    run_stage(context, f"{NAME}-{len(kept)}", student, step, schedule, collate, per_batch, settings, augmented=options.augmented)
     return student
 
 

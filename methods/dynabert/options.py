@@ -15,11 +15,13 @@ class DistillationStage(Schedule):
     """A stage that distils: `lambda_logits` x soft cross-entropy + `lambda_hidden` x hidden states.
 
     `objective: task` replaces both by the task's own loss (what the released code does in stage 1 without augmented data).
+    `augmented`: the rows' copies are read too, where section `augmentation` makes any.
     """
 
     objective: Literal["distillation", "task"] = "distillation"
     lambda_logits: Weight = 1.0
     lambda_hidden: Weight = 1.0
+    augmented: bool = True
 
 
 class WidthStage(DistillationStage):

@@ -21,7 +21,7 @@ from methods.dynabert.supernet import DynaBertSupernet
 from methods.errors import UserError
 from methods.evaluation import evaluate, weights_digest
 from methods.network import Network, task_loss
-from methods.recipe import Context, Recipe, StagePlan, StageRecord
+from methods.recipe import Context, StagePlan, StageRecord, TaskRecipe
 from methods.space import Architecture, SearchSpace
 from methods.supernet import Supernet
 from methods.tasks.batches import Collate, evaluation_batches, joint
@@ -44,7 +44,12 @@ def _teacher(context: Context) -> Network:
     return context.teacher
 
 
-class DynaBertRecipe(Recipe):
+def _augmented(schedule: Schedule) -> bool:
+    """Stages that distil may read copies of the rows."""
+    return isinstance(schedule, DistillationStage) and schedule.augmented
+
+
+class DynaBertRecipe(TaskRecipe):
     """Every sub-network of the stage is trained on every batch; gradients are summed, clipped once, stepped once.
 
     Adam's moments also move the inactive slices of a tensor that is in use (gradients of earlier steps live on in them), as in the
@@ -84,7 +89,7 @@ class DynaBertRecipe(Recipe):
         """The cut-out sub-network itself: hosted and deployed forms are one."""
         return supernet.extract(architecture).eval()
 
-    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> list[StagePlan]:
+    def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
         o = self.options
         every = tuple(space.enumerate())
         whole = whole_network(backbone)
@@ -101,8 +106,9 @@ class DynaBertRecipe(Recipe):
         for name, schedule, trained in stages:
             teachers = self._teachers(schedule, trained, backbone, name)
             specs = [space.spec(a, backbone, head) for a in trained], [space.spec(a, backbone, head) for a in teachers]
-            steps = schedule.steps(rows)
-            examples = steps * min(rows, schedule.batch_size * schedule.accumulation)
+            made = copies if _augmented(schedule) else 0
+            steps = schedule.steps(rows, made)
+            examples = steps * min(rows * (1 + made), schedule.batch_size * schedule.accumulation)
             taught = parameters if teachers else 0
             memory = training_memory(space.spec(whole, backbone, head), parameters, taught, schedule.batch_size, length)
             flops = examples * training_flops(*specs)(1, length)
@@ -187,13 +193,13 @@ class DynaBertRecipe(Recipe):
 
         flops = training_flops([supernet.spec(a) for a in trained], [supernet.spec(a) for a in teachers])
         settings = {
-            "options": self.options.model_dump(),
+            "options": self.options.model_dump(exclude={"width": {"augmented"}, "depth": {"augmented"}}),
             "trained": [a.id for a in trained],
             "max_length": context.max_length,
             "teacher": weights_digest(_teacher(context)),
             "selected_on": search.digest if schedule.select_every else None,
         }
-        run_stage(context, name, supernet, step, schedule, collate, flops, settings, score)
+        run_stage(context, name, supernet, step, schedule, collate, flops, settings, score, augmented=_augmented(schedule))
 
     def _rewire(self, context: Context, supernet: DynaBertSupernet) -> None:
         folder, o = context.folder / REWIRE, self.options

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from methods.layers.part import Part
+from methods.layers.operations import CellIdentity
+from methods.layers.part import Part, Piece
 
 States = tuple[Tensor, ...]
 Text = tuple[Tensor, Tensor]
@@ -49,6 +50,13 @@ class Cell(Part):
 
     def flops(self, length: int) -> int:
         return sum(edge.flops(length) for node in self.nodes for edge in node)
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:
+        """The edges' operations, and the sums: the cell with identities on its edges, whose sources do not matter."""
+        operations = [edge.operation for node in self.nodes for edge in node]
+        sums = Cell(tuple(tuple(Edge(0, CellIdentity()) for _ in node) for node in self.nodes))
+        timed = (replace(piece, role="operation") for operation in operations for piece in operation.pieces(width))
+        return (*timed, Piece(sums, width, "cell"))
 
     def build(self) -> CellModule:
         return CellModule(self)
@@ -101,6 +109,9 @@ class CellStack(Part):
 
     def flops(self, length: int) -> int:
         return self.count * self.cell.flops(length)
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:
+        return self.count * self.cell.pieces(width)
 
     def build(self) -> CellStackModule:
         return CellStackModule(self)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods.layers.part import Part
+from methods.layers.part import Part, Piece
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Stem(Part):
 
     def flops(self, length: int) -> int:
         return 2 * self.texts * length * self.width * self.projection
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:
+        """Once for each text."""
+        return self.texts * (Piece(replace(self, texts=1), width or self.width, "stem"),)
 
     def build(self) -> StemModule:
         return StemModule(self)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.layers.attention import SelfAttention
 from methods.layers.feed_forward import FeedForward
-from methods.layers.part import Part
+from methods.layers.part import Part, Piece
 
 States = tuple[Tensor, ...]
 
@@ -28,6 +28,9 @@ class TransformerLayer(Part):
 
     def flops(self, length: int) -> int:
         return self.attention.flops(length) + self.feed_forward.flops(length)
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:
+        return self.attention.pieces(width) + self.feed_forward.pieces(width)
 
     def build(self) -> ElasticTransformerLayer:
         return ElasticTransformerLayer(self)
@@ -82,6 +85,13 @@ class Chain(Part):
 
     def flops(self, length: int) -> int:
         return sum(layer.flops(length) for layer in self.layers)
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:
+        found: list[Piece] = []
+        for layer in self.layers:
+            found += layer.pieces(width)
+            width = layer.outputs if isinstance(layer, Link) else width
+        return tuple(found)
 
     def build(self) -> ChainModule:
         return ChainModule(self)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from methods.layers.part import Part
+from methods.layers.part import Part, Piece
 
 States = tuple[Tensor, ...]
 
@@ -125,6 +125,9 @@ class NoHead(Part):
 
     def flops(self, length: int) -> int:  # noqa: ARG002
         return 0
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:  # noqa: ARG002
+        return ()
 
     def build(self) -> NoHeadModule:
         return NoHeadModule()

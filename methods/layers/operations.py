@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.layers.part import Part
+from methods.layers.part import Part, Piece
 
 Normalisation = Literal["batch", "layer", "folded"]
 
@@ -153,6 +153,9 @@ class CellIdentity(Part):
 
     def flops(self, length: int) -> int:  # noqa: ARG002
         return 0
+
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:  # noqa: ARG002
+        return ()
 
     def build(self) -> CellIdentityModule:
         return CellIdentityModule()

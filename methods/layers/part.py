@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 _KINDS: dict[str, type[Part]] = {}
+_WIDTHS = ("hidden", "inputs", "width")
+Role = Literal["stem", "layer", "operation", "cell", "head"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,31 @@ class Part(ABC):
     def build(self) -> nn.Module:
         """The module, freshly initialised."""
 
+    def pieces(self, width: int = 0) -> tuple[Piece, ...]:
+        """What runs in it one after another, for latency: the times add up. `width` of the hidden state that comes in counts where the
+        part does not say it itself. A part of one piece is its own piece."""
+        return (Piece(self, self.own_width() or width),)
+
+    def own_width(self) -> int | None:
+        """The width of the hidden state that comes in, by the part's own sizes; None where they do not tell."""
+        return next((getattr(self, name) for name in _WIDTHS if hasattr(self, name)), None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data with the part's kind."""
         return {"kind": self.kind, **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part that is timed by itself. `width`: of the hidden state that comes in.
+
+    `role`, what its module takes: stem (token ids (B, L), mask (B, L)), layer (hidden (B, L, width), mask), operation (hidden, valid
+    (B, L, 1)), cell (two texts of hidden and valid, and valid), head (states, mask, and for masked words the word table).
+    """
+
+    part: Part
+    width: int
+    role: Role = "layer"
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from methods.nasbert.encoding import PAPER_EMBEDDING_SIZES, PAPER_HIDDEN_SIZES, PAPER_OPERATIONS, check_sizes
-from methods.training.options import Fraction, Options
+from methods.training.options import Fraction, Optimiser, Options
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -17,30 +17,15 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
-class Optimiser(Options):
-    """Adam with decoupled weight decay; the rate rises over `warmup_steps` to `learning_rate`, then falls linearly or stays.
-
-    The paper's text also says 1e-4; its schedule peaks at 5e-4.
-    """
-
-    learning_rate: Positive = 5e-4
-    schedule: Literal["linear", "constant"] = "linear"
-    warmup_steps: CountOrZero = 10_000
-    weight_decay: NotNegative = 0.01
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    epsilon: Positive = 1e-8  # ours
-    clip: NotNegative = 0.0  # ours; 0: no clipping
-
-
 class CorpusTeacher(Options):
-    """`pretrain`: masked language modelling from random weights (section 4.1); `backbone`: the backbone as it is, with only the
-    output layer for masked words trained, `head_steps` long."""
+    """`pretrain`: masked language modelling from random weights (section 4.1); `backbone`: the backbone as it is. Where its files hold
+    no output layer for masked words, one is trained on its frozen features, `head_steps` long (decoder tied to the word table)."""
 
     source: Literal["pretrain", "backbone"] = "pretrain"
     steps: Count = 125_000
     head_steps: Count = 1_000  # ours
     batch_size: Count = 2_048
+    accumulation: Count = 1
     length: Count = 512
     optimiser: Optimiser = Field(default_factory=Optimiser)
 
@@ -51,14 +36,17 @@ class BlockTraining(Options):
     `epochs`: null trains until every bin is down to `shrinking.kept`. `sampler`: `bins` draws a bin, then a path in it (ours: almost
     all paths are small ones); `paths` draws uniformly; `gradual` changes `gradual_changes` operations from step to step.
     `blocks_per_step`: `all` trains every block on one pass of the teacher, `one` a block at a time. `normalise: variance` divides a
-    block's loss by the variance of the teacher's state.
+    block's loss by the variance of the teacher's state. `accumulation`: batches per step. `probe_paths`: so many paths, stratified
+    by bin, are set apart (never trained or ranked) and their held-out loss is logged at the end of each epoch.
     """
 
     warmup_epochs: CountOrZero = 3
     epoch_steps: Count = 1_000  # ours: the paper does not say what an epoch is
     epochs: Count | None = None
     batch_size: Count = 1_024
+    accumulation: Count = 1
     length: Count = 512
+    probe_paths: CountOrZero = 0  # ours
     sampler: Literal["bins", "paths", "gradual"] = "bins"
     gradual_changes: Count = 1
     blocks_per_step: Literal["all", "one"] = "all"
@@ -71,7 +59,8 @@ class ShrinkingOptions(Options):
 
     `unit: operation` drops operations by their mean loss until `operation_drop` of the paths are gone (the paper's ablation),
     `none` does not shrink. `sample`: paths ranked per bin, 0 for all. `latency_bound: upper` drops paths slower than their bin allows,
-    `both` those faster too (the paper, literally).
+    `both` those faster too (the paper, literally). `dev_batch_size`: null: that of the training.
+    `latency`: the file of a device's latency table; null: FLOPs stand for latency.
     """
 
     unit: Literal["path", "operation", "none"] = "path"
@@ -81,26 +70,37 @@ class ShrinkingOptions(Options):
     kept: Count = 10
     sample: CountOrZero = 2_000
     drop_fraction: Share = 0.5
+    latency: str | None = None
     operation_drop: Share = 0.3
     dev_batches: Count = 5
+    dev_batch_size: Count | None = None
 
 
 class SelectionOptions(Options):
-    """The `candidates` with the least sum of block losses are evaluated whole (section 3.4). `dev_batches`: 0 for the whole dev set."""
+    """The `candidates` with the least sum of block losses are evaluated whole (section 3.4). `dev_batches`: 0 for the whole dev set.
+
+    The tables cannot tell embedding widths apart. `embedding: paper` takes the width that the paper's found networks of that size
+    have (table 10; without a limit on all parameters the widest), `searched` the widest that the budget allows.
+    """
 
     candidates: Count = 100
     dev_batches: CountOrZero = 0
+    embedding: Literal["paper", "searched"] = "paper"
 
 
 class Retraining(Options):
     """`scratch`: random weights (the paper); `inherit`: the supernet's blocks with In and Out composed (ours).
 
-    Loss: (1 - distillation) x masked words + distillation x KL to the teacher at `temperature` (section 3.5).
+    Loss: (1 - distillation) x masked words + distillation x KL to the teacher at `temperature` (section 3.5). `objective: hidden`
+    (ours) puts the mean squared error of the last states, through a linear map and over the variance of the teacher's, in the place of
+    the KL, for teachers whose output layer for masked words is poor.
     """
 
     start: Literal["scratch", "inherit"] = "scratch"
+    objective: Literal["logits", "hidden"] = "logits"
     steps: Count = 125_000
     batch_size: Count = 2_048
+    accumulation: Count = 1
     length: Count = 512
     distillation: Weight = 0.5
     temperature: Positive = 1.0
@@ -108,8 +108,14 @@ class Retraining(Options):
 
 
 class Finetuning(Options):
-    """On the task, with the fine-tuned teacher. The grid is ours, the paper gives none; `start_from` names the task whose network
-    small tasks start from (RTE, MRPC and STS-B from MNLI in the paper)."""
+    """On the task, with the fine-tuned teacher: (1 - distillation) x task loss + distillation x KL (regression: squared error of outputs).
+
+    The grid is ours, the paper gives none; the run that is best on `search` stays. `init_from`: for a task the one whose network it
+    starts from ({rte: mnli, mrpc: mnli, stsb: mnli} in the paper). `rows`: at most so many training rows. `augmented`: their copies are
+    read too, where section `augmentation` makes any; the teacher's logits are then computed once.
+    """
+
+    rows: Count | None = None
 
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-5, 2e-5, 3e-5, 5e-5, 1e-4)
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32)
@@ -119,7 +125,8 @@ class Finetuning(Options):
     clip: NotNegative = 5.0
     distillation: Weight = 0.5
     temperature: Positive = 1.0
-    start_from: str | None = None
+    init_from: dict[str, str] = Field(default_factory=dict)
+    augmented: bool = True
 
     @property
     def runs(self) -> int:

@@ -10,6 +10,8 @@ from math import ceil, log
 import numpy as np
 
 from methods.backbone import BackboneConfig
+from methods.corpus.masked_words import word_flops
+from methods.corpus.masking import SHARE
 from methods.costs import costs
 from methods.errors import UserError
 from methods.layers.encoder import Link
@@ -36,9 +38,9 @@ class BlockCosts:
 
 
 def plan_stages(
-    options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int
+    options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0
 ) -> list[StagePlan]:
-    """The stages in their order; corpus stages have lengths of their own, `rows` and `length` are the task's.
+    """The stages in their order; corpus stages have lengths of their own, `rows` (of each so many `copies`) and `length` are the task's.
 
     What is trained later is not known yet: networks are the mean of `SAMPLES` drawn from the space.
     """
@@ -48,12 +50,13 @@ def plan_stages(
     if longest > backbone.positions:
         raise UserError(f"nasbert: texts of {longest} tokens are planned, the backbone has {backbone.positions} positions; lower `length`")
     block = block_costs(options, space, backbone)
+    made = copies if options.finetune.augmented else 0
     return [
         _teacher(options, backbone),
         _supernet(options, space, backbone, head, block),
         *_rankings(options, space, backbone, block),
         _retrain(options, space, backbone),
-        _finetune(options, space, backbone, head, rows, length),
+        _finetune(options, space, backbone, head, min(rows, options.finetune.rows or rows) * (1 + made), length),
     ]
 
 
@@ -67,12 +70,29 @@ def block_costs(options: NasBertOptions, space: NasBertSpace, backbone: Backbone
     flops = classes.costs(space.tables(backbone, MASKED_WORDS, length).operation[:, :-1, 2])
     maps = np.array([Link(backbone.hidden, h).flops(length) + Link(h, backbone.hidden).flops(length) for h in space.hidden_sizes])
     whole = flops + maps[classes.hidden]
-    occupancy = [float(classes.paths[place == b].sum()) for b in range(o.bins)]
+    everything = [float(classes.paths[place == b].sum()) for b in range(o.bins)]
+    occupancy = [
+        n - share
+        for n, share in zip(everything, probe_shares([int(n) for n in everything], options.supernet.probe_paths, space.blocks), strict=True)
+    ]
     means = [float(np.average(whole[place == b], weights=classes.paths[place == b])) for b in range(o.bins) if occupancy[b]]
     kept = place >= 0
     uniform = float(np.average(whole[kept], weights=classes.paths[kept]))
     mean = sum(means) / len(means) if options.supernet.sampler == "bins" else uniform
     return BlockCosts(mean, _shrinking(options, [int(n) for n in occupancy]))
+
+
+def probe_shares(occupancy: Sequence[int], probes: int, blocks: int) -> list[int]:
+    """How many paths of each bin of a block are set apart, where all blocks together set `probes` apart: at most a tenth of a bin."""
+    filled = sum(n >= 10 for n in occupancy)
+    share = ceil(ceil(probes / blocks) / max(1, filled))
+    return [min(share, n // 10) for n in occupancy]
+
+
+def epochs_of(options: NasBertOptions, occupancy: list[int]) -> int:
+    """Epochs of the block-wise training of a block whose bins hold so many paths at the start."""
+    o = options.supernet
+    return o.epochs if o.epochs is not None else o.warmup_epochs + _shrinking(options, occupancy).rounds
 
 
 def _shrinking(options: NasBertOptions, occupancy: list[int]) -> Shrinking:
@@ -92,35 +112,40 @@ def _teacher(options: NasBertOptions, backbone: BackboneConfig) -> StagePlan:
     cost = costs(spec, o.length)
     activations = _activations(_layers_of(backbone), o.batch_size, o.length)
     if o.source == "pretrain":
-        examples = o.steps * o.batch_size
+        examples = o.steps * o.batch_size * o.accumulation
         memory = 16 * cost.parameters + activations
-        return StagePlan("teacher", o.steps, examples, 3.0 * examples * cost.flops, memory, note="from random weights")
-    examples = o.head_steps * o.batch_size
-    flops = float(examples) * (cost.flops + 2 * spec.head.flops(o.length))
+        return StagePlan(
+            "teacher", o.steps, examples, 3.0 * examples * word_flops(spec, o.length), memory, 1, "from random weights", "corpus"
+        )
+    examples = o.head_steps * o.batch_size * o.accumulation
+    flops = float(examples) * (word_flops(spec, o.length) + 2 * SHARE * spec.head.flops(o.length))
     memory = 4 * cost.parameters + 12 * spec.head.other_parameters() + 4 * o.batch_size * o.length * 3 * backbone.hidden
-    return StagePlan("teacher", o.head_steps, examples, flops, memory, 1, "output layer for masked words only, the backbone stays as it is")
+    return StagePlan(
+        "teacher", o.head_steps, examples, flops, memory, 1, "output layer for masked words only, the backbone stays as it is", "corpus"
+    )
 
 
 def _supernet(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, block: BlockCosts) -> StagePlan:
     o = options.supernet
     epochs = o.epochs if o.epochs is not None else o.warmup_epochs + block.shrinking.rounds
+    later = epochs - o.warmup_epochs
     together = o.blocks_per_step == "all"
     steps = epochs * o.epoch_steps * (1 if together else space.blocks)
-    examples = steps * o.batch_size
+    examples = steps * o.batch_size * o.accumulation
     teacher = costs(teacher_spec(backbone, Head("none")), o.length)
     flops = float(examples) * (3 * block.flops * (space.blocks if together else 1) + teacher.flops)
     widest = [operation(name, max(space.hidden_sizes), backbone.layer_norm_eps, space.settings) for name in space.operations]
     path = max(_activations([part] * space.per_block, o.batch_size, o.length) for part in widest)
     states = 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
     memory = 16 * supernet_parameters(space, backbone, head) + 4 * teacher.parameters + path + states
-    later = epochs - o.warmup_epochs
     note = f"{o.warmup_epochs} warm-up and {later} further epochs of {o.epoch_steps} steps; FLOPs of a mean path"
-    return StagePlan("supernet", steps, examples, flops, memory, space.blocks if together else 1, note)
+    return StagePlan("supernet", steps, examples, flops, memory, space.blocks if together else 1, note, "corpus")
 
 
 def _rankings(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, block: BlockCosts) -> list[StagePlan]:
     """Forward passes alone: ranking paths while shrinking, the block loss tables, and the candidates as whole networks."""
-    o, texts = options.supernet, options.shrinking.dev_batches * options.supernet.batch_size
+    o = options.supernet
+    texts = options.shrinking.dev_batches * (options.shrinking.dev_batch_size or o.batch_size)
     stored = 4 * supernet_parameters(space, backbone, MASKED_WORDS)
     memory = stored + 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
     teacher = float(costs(teacher_spec(backbone, Head("none")), o.length).flops)
@@ -128,30 +153,41 @@ def _rankings(options: NasBertOptions, space: NasBertSpace, backbone: BackboneCo
     def stage(name: str, evaluated: int, passes: int, note: str) -> StagePlan:
         evaluated *= space.blocks
         flops = evaluated * texts * block.flops + passes * texts * teacher
-        return StagePlan(name, evaluated * options.shrinking.dev_batches, evaluated * texts, flops, memory, evaluated, note)
+        return StagePlan(name, evaluated * options.shrinking.dev_batches, evaluated * texts, flops, memory, evaluated, note, "corpus")
 
     found = block.shrinking
     chosen = options.selection
-    dev = (chosen.dev_batches or options.shrinking.dev_batches) * o.batch_size
-    whole = block.flops * space.blocks + teacher_spec(backbone, MASKED_WORDS).head.flops(o.length)
+    dev = (chosen.dev_batches or options.shrinking.dev_batches) * (options.shrinking.dev_batch_size or o.batch_size)
+    whole = block.flops * space.blocks + SHARE * teacher_spec(backbone, MASKED_WORDS).head.flops(o.length)
     note = f"per budget, on {dev} texts" + ("" if chosen.dev_batches else "; the whole dev set in proportion")
     runs = chosen.candidates
     return [
         stage("shrinking", found.evaluations, found.rounds, f"{found.rounds} rounds, teacher states computed once each"),
         stage("tables", found.kept, 1, "loss of every surviving path of every block"),
-        StagePlan("select", runs * dev // o.batch_size, runs * dev, float(runs) * dev * whole, memory, runs, note),
+        StagePlan(
+            "select",
+            runs * dev // (options.shrinking.dev_batch_size or o.batch_size),
+            runs * dev,
+            float(runs) * dev * whole,
+            memory,
+            runs,
+            note,
+            "corpus",
+            "budget",
+        ),
     ]
 
 
 def _retrain(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> StagePlan:
     o = options.retrain
     flops, memory = mean_student(space, backbone, MASKED_WORDS, o.length, o.batch_size)
-    teacher = costs(teacher_spec(backbone, MASKED_WORDS), o.length)
+    spec = teacher_spec(backbone, MASKED_WORDS)
+    teacher = costs(spec, o.length)
     taught = o.distillation > 0
-    examples = o.steps * o.batch_size
+    examples = o.steps * o.batch_size * o.accumulation
     note = f"per selected network, from {'random weights' if o.start == 'scratch' else 'the supernet'}"
-    total = float(examples) * (3 * flops + (teacher.flops if taught else 0))
-    return StagePlan("retrain", o.steps, examples, total, memory + (4 * teacher.parameters if taught else 0), 1, note)
+    total = float(examples) * (3 * flops + (word_flops(spec, o.length) if taught else 0))
+    return StagePlan("retrain", o.steps, examples, total, memory + (4 * teacher.parameters if taught else 0), 1, note, "corpus", "network")
 
 
 def _finetune(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, head: Head, rows: int, length: int) -> StagePlan:
@@ -164,7 +200,7 @@ def _finetune(options: NasBertOptions, space: NasBertSpace, backbone: BackboneCo
     examples = rates * epochs * len(o.batch_sizes) * rows
     total = float(examples) * (3 * flops + (teacher.flops if taught else 0))
     note = f"per selected network and task: {o.runs} runs of the grid"
-    return StagePlan("finetune", steps, examples, total, memory + (4 * teacher.parameters if taught else 0), o.runs, note)
+    return StagePlan("finetune", steps, examples, total, memory + (4 * teacher.parameters if taught else 0), o.runs, note, per="network")
 
 
 def mean_student(space: NasBertSpace, backbone: BackboneConfig, head: Head, length: int, batch: int) -> tuple[float, int]:
@@ -173,7 +209,7 @@ def mean_student(space: NasBertSpace, backbone: BackboneConfig, head: Head, leng
     specs = [space.spec(space.sample(rng), backbone, head) for _ in range(SAMPLES)]
     found = [costs(spec, length) for spec in specs]
     activations = [_activations(getattr(spec.encoder, "layers", ()), batch, length) for spec in specs]
-    flops = sum(cost.flops for cost in found) / SAMPLES
+    flops = sum(word_flops(spec, length) if head == MASKED_WORDS else cost.flops for spec, cost in zip(specs, found, strict=True)) / SAMPLES
     memory = sum(16 * cost.parameters + kept for cost, kept in zip(found, activations, strict=True)) // SAMPLES
     return flops, memory
 

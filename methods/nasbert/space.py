@@ -21,6 +21,7 @@ from methods.nasbert.encoding import (
     architecture_of,
     check_sizes,
 )
+from methods.nasbert.hand_made import hand_made
 from methods.nasbert.networks import Settings, network_spec
 from methods.nasbert.tables import CostTables, Table, cost_tables, extreme
 from methods.network import NetworkSpec
@@ -193,6 +194,10 @@ class NasBertSpace(SearchSpace):
                 operations = list(itertools.islice(itertools.cycle(cycle), depth))
                 found.append(architecture_of(embedding, [(hidden, operations)] * self.blocks))
         return list(dict.fromkeys(found))
+
+    def hand_made(self, like: Architecture) -> Sequence[Architecture]:
+        """BERTs of every hidden size and depth, with the embedding width of `like`."""
+        return hand_made(self.blocks, self.per_block, self.hidden_sizes, self.operations, like.choices["embedding"])
 
     def spec(self, architecture: Architecture, backbone: BackboneConfig, head: Head, form: Form = "deployed") -> NetworkSpec:
         if architecture.method != self.method:

@@ -55,10 +55,16 @@ class NasBertSupernet(Supernet):
 
     def forward(self, batch: Batch, architecture: Architecture) -> ModelOutput:
         """Logits, and the states of the hosted network: (B, L, h) before every layer, (B, L, teacher width) at the end."""
+        mask, states = batch["attention_mask"], self.encode(batch, architecture)
+        extra = (self.stem.word.weight,) if isinstance(self.head, MaskedLanguageModelHeadModule) else ()
+        return head_output(self.head_kind, self.head(states, mask, *extra), states)
+
+    def encode(self, batch: Batch, architecture: Architecture) -> tuple[Tensor, ...]:
+        """The states of the hosted network, without its head."""
         mask = batch["attention_mask"]
         paths = self._paths(architecture)
         wide = self.stem(batch["input_ids"], mask, batch.get("token_type_ids"))
-        states: list[Tensor] = [self._map("into", 0, paths[0][0])(wide, mask)]
+        states: list[Tensor] = [self.map_of("into", 0, paths[0][0])(wide, mask)]
         for n, path in enumerate(paths):
             if n:
                 weight, bias = self._link(n, paths[n - 1][0], path[0])
@@ -66,19 +72,18 @@ class NasBertSupernet(Supernet):
                 states.append(narrow * mask[..., None].to(narrow.dtype))
             for module in self._modules_of(n, path):
                 states.append(module(states[-1], mask))
-        states.append(self._map("out", len(paths) - 1, paths[-1][0])(states[-1], mask))
-        extra = (self.stem.word.weight,) if isinstance(self.head, MaskedLanguageModelHeadModule) else ()
-        return head_output(self.head_kind, self.head(tuple(states), mask, *extra), tuple(states))
+        states.append(self.map_of("out", len(paths) - 1, paths[-1][0])(states[-1], mask))
+        return tuple(states)
 
     def block_forward(self, block: int, path: Path, teacher_state: Tensor, mask: Tensor) -> Tensor:
         """Runs block `block` (from 0) on the teacher's state before it: (B, L, teacher width) to the same, 0 at padded positions.
 
         `path`: hidden size and operations. What block-wise training compares with the teacher's state after the block (section 3.2).
         """
-        state: Tensor = self._map("into", block, path[0])(teacher_state, mask)
+        state: Tensor = self.map_of("into", block, path[0])(teacher_state, mask)
         for module in self._modules_of(block, path):
             state = module(state, mask)
-        output: Tensor = self._map("out", block, path[0])(state, mask)
+        output: Tensor = self.map_of("out", block, path[0])(state, mask)
         return output
 
     def _link(self, block: int, before: int, hidden: int) -> tuple[Tensor, Tensor]:
@@ -86,14 +91,23 @@ class NasBertSupernet(Supernet):
 
         Multiplied out, so that a hosted network and the supernet do the same arithmetic; always in the weights' own precision.
         """
-        out, into = self._map("out", block - 1, before), self._map("into", block, hidden)
+        out, into = self.map_of("out", block - 1, before), self.map_of("into", block, hidden)
         with torch.autocast(out.weight.device.type, enabled=False):
             return into.weight @ out.weight, into.weight @ out.bias + into.bias
 
-    def _modules_of(self, block: int, path: Path) -> list[nn.Module]:
-        return [self.get_submodule(f"operations.{block}.{j}.{path[0]}.{name}") for j, name in enumerate(path[1])]
+    def block_modules(self, block: int) -> nn.ModuleDict:
+        """All that is trained of a block: In and Out maps of every width, and every candidate operation. Shared, not copied."""
+        return nn.ModuleDict({"into": self.into[block], "operations": self.operations[block], "out": self.out[block]})
 
-    def _map(self, direction: Literal["into", "out"], block: int, hidden: int) -> LinkModule:
+    def module_of(self, block: int, position: int, hidden: int, name: str) -> nn.Module:
+        """The candidate operation of that name and width at a position of a block."""
+        return self.get_submodule(f"operations.{block}.{position}.{hidden}.{name}")
+
+    def _modules_of(self, block: int, path: Path) -> list[nn.Module]:
+        return [self.module_of(block, j, path[0], name) for j, name in enumerate(path[1])]
+
+    def map_of(self, direction: Literal["into", "out"], block: int, hidden: int) -> LinkModule:
+        """In (teacher width to h) or Out (back) of a block."""
         return cast(LinkModule, self.get_submodule(f"{direction}.{block}.{hidden}"))
 
     @staticmethod
@@ -105,7 +119,7 @@ class NasBertSupernet(Supernet):
     def extract(self, architecture: Architecture) -> Network:
         network = Network(self.spec(architecture)).to(self.stem.word.weight.device).train(self.training)
         paths = self._paths(architecture)
-        into = self._map("into", 0, paths[0][0])
+        into = self.map_of("into", 0, paths[0][0])
         network.stem.load_state_dict({**self.stem.state_dict(), "projection.weight": into.weight, "projection.bias": into.bias})
         _copy(self.head, network.head)
         layers = iter(cast(ChainModule, network.encoder))
@@ -115,7 +129,7 @@ class NasBertSupernet(Supernet):
                 next(layers).load_state_dict({"weight": weight, "bias": bias})
             for module in self._modules_of(n, path):
                 _copy(module, next(layers))
-        _copy(self._map("out", len(paths) - 1, paths[-1][0]), next(layers))
+        _copy(self.map_of("out", len(paths) - 1, paths[-1][0]), next(layers))
         return network
 
     def parameters_of(self, architecture: Architecture) -> dict[str, tuple[slice, ...]]:

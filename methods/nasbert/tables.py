@@ -6,8 +6,8 @@ last block), so tables over sizes and operations give them exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,42 @@ class CostTables:
         return np.asarray(total + self.head[embedding, hidden], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class PartTables:
+    """The parts behind `CostTables`, indexed alike; None where nothing is (the identity, a link between equal widths)."""
+
+    stem: list[list[Part | None]]
+    operation: list[list[Part | None]]
+    link: list[list[Part | None]]
+    head: list[list[Part | None]]
+
+    def measured(self, measure: Callable[[Part | None], Any]) -> dict[str, npt.NDArray[Any]]:
+        """What `measure` says of each part, as arrays of the same indices."""
+        return {f.name: np.array([[measure(part) for part in row] for row in getattr(self, f.name)]) for f in fields(self)}
+
+
+def part_tables(
+    embeddings: Sequence[int],
+    hiddens: Sequence[int],
+    operations: Sequence[str],
+    settings: Settings,
+    backbone: BackboneConfig,
+    head: Head,
+) -> PartTables:
+    """The parts that deployed networks of a space are made of."""
+    from methods.nasbert.networks import deployed_stem, link, operation
+    from methods.network import make_head
+
+    eps, dropout = backbone.layer_norm_eps, settings.dropout
+    stems = [[deployed_stem(backbone, width, hidden, dropout) for hidden in hiddens] for width in embeddings]
+    return PartTables(
+        stem=[list(row) for row in stems],
+        operation=[[*(operation(name, hidden, eps, settings) for name in operations), None] for hidden in hiddens],
+        link=[[None if a == b else link(a, b) for b in hiddens] for a in hiddens],
+        head=[[make_head(head, hidden, False, stem, dropout) for hidden, stem in zip(hiddens, row, strict=True)] for row in stems],
+    )
+
+
 def cost_tables(
     embeddings: Sequence[int],
     hiddens: Sequence[int],
@@ -61,25 +97,11 @@ def cost_tables(
     length: int,
 ) -> CostTables:
     """The tables of a space for a backbone, a head and texts of `length` tokens."""
-    from methods.nasbert.networks import deployed_stem, link, operation
-    from methods.network import make_head
 
-    def rows(parts: Iterable[Part | None], *shape: int) -> Table:
-        flat = [(0, 0, 0) if p is None else (p.embedding_parameters(), p.other_parameters(), p.flops(length)) for p in parts]
-        return np.array(flat, dtype=np.int64).reshape(*shape, 3)
+    def counts(part: Part | None) -> tuple[int, int, int]:
+        return (0, 0, 0) if part is None else (part.embedding_parameters(), part.other_parameters(), part.flops(length))
 
-    e, h, eps = len(embeddings), len(hiddens), backbone.layer_norm_eps
-    stems = [[deployed_stem(backbone, width, hidden, settings.dropout) for hidden in hiddens] for width in embeddings]
-    heads = [make_head(head, hiddens[i], False, stem, settings.dropout) for row in stems for i, stem in enumerate(row)]
-    layers: list[Part | None] = []
-    for hidden in hiddens:
-        layers += [*(operation(name, hidden, eps, settings) for name in operations), None]
-    return CostTables(
-        stem=rows([stem for row in stems for stem in row], e, h),
-        operation=rows(layers, h, len(operations) + 1),
-        link=rows([None if a == b else link(a, b) for a in hiddens for b in hiddens], h, h),
-        head=rows(heads, e, h),
-    )
+    return CostTables(**part_tables(embeddings, hiddens, operations, settings, backbone, head).measured(counts))
 
 
 @dataclass(frozen=True)

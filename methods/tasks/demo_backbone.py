@@ -20,13 +20,12 @@ from torch.nn import functional as F
 
 from methods.backbone import BackboneConfig
 from methods.tasks.batches import training_batches
-from methods.tasks.demo_grammar import draw_pair
+from methods.tasks.demo_grammar import draw_pair, exclaimed
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-EXCLAMATIONS = ("alas", "hooray")
 SHAPE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 256}
 STEPS = 1000
 SIMPLE = 0.3
@@ -70,7 +69,7 @@ def _sentences(count: int, rng: Random, simple: bool = False) -> list[str]:
     while len(texts) < count:
         pair = draw_pair(rng)
         if not simple or len(pair[0].clauses) == 1:
-            texts.extend(f"{EXCLAMATIONS[opinion.positive]} {opinion}" for opinion in pair)
+            texts.extend(map(exclaimed, pair))
     rng.shuffle(texts)
     return texts[:count]
 

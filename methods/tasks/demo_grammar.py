@@ -67,6 +67,7 @@ STRUCTURES: dict[int, tuple[tuple[str, int], ...]] = {
 }
 """By number of clauses: a sentence, and which of its clauses is the author's verdict."""
 
+EXCLAMATIONS = ("alas", "hooray")
 _PRAISE = frozenset(POSITIVE)
 LONGEST = 20
 """Words of an opinion, at most."""
@@ -114,6 +115,11 @@ class Opinion:
 
     def __str__(self) -> str:
         return self.structure.format(*self.clauses)
+
+
+def exclaimed(opinion: Opinion) -> str:
+    """The opinion behind an exclamation that agrees with its verdict."""
+    return f"{EXCLAMATIONS[opinion.positive]} {opinion}"
 
 
 def draw_pair(rng: Random) -> tuple[Opinion, Opinion]:

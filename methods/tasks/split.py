@@ -20,7 +20,8 @@ class Split:
     """Rows of one split.
 
     `text`, `text_b` (None where the task has one text): texts without outer white space; `labels` (rows,): int64 classes, or
-    float32 for regression; `ids` (rows,) int64: the 0-based row number in the source file, of train's for `train` and `search`.
+    float32 for regression; `ids` (rows,) int64: the 0-based row number in the source file, of train's for `train` and `search`; a copy
+    of a training row with other words in it has that row's.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Split:
         places = np.asarray(rows, dtype=np.int64)
         text_b = None if self.text_b is None else tuple(self.text_b[place] for place in places)
         return Split(name or self.name, tuple(self.text[place] for place in places), text_b, self.labels[places], self.ids[places])
+
+    def followed_by(self, other: Split, name: str) -> Split:
+        """These rows, then the other's, under another name; both have as many texts."""
+        text_b = None if self.text_b is None or other.text_b is None else self.text_b + other.text_b
+        labels, ids = np.concatenate([self.labels, other.labels]), np.concatenate([self.ids, other.ids])
+        return Split(name, self.text + other.text, text_b, labels, ids)
 
 
 def strata(labels: Labels) -> NDArray[np.int64]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from methods.errors import UserError
 from methods.tasks.carve import carve
 from methods.tasks.head import Head
@@ -12,7 +14,10 @@ from methods.tasks.sources import read_directory, read_hub
 from methods.tasks.spec import KNOWN, TaskSpec, resolve
 from methods.tasks.split import Split, stratified_rows
 
-__all__ = ["ClosedSplit", "Split", "Task", "TaskSpec", "load_task", "task_names"]
+AUGMENTED = "augmented"
+"""The split of the training rows and their copies."""
+
+__all__ = ["AUGMENTED", "ClosedSplit", "Split", "Task", "TaskSpec", "load_task", "task_names"]
 
 
 class ClosedSplit(PermissionError):  # noqa: N818 (what happened, not that it did)
@@ -20,7 +25,7 @@ class ClosedSplit(PermissionError):  # noqa: N818 (what happened, not that it di
 
 
 class Task:
-    """A task with its data: `train`, `search`, `validation`, for MNLI `validation_mismatched` too."""
+    """A task with its data: `train`, `search`, `validation`, for MNLI `validation_mismatched` too; `augmented` where there are copies."""
 
     def __init__(self, spec: TaskSpec, splits: Mapping[str, Split], closed: Sequence[str] = ()) -> None:
         self.spec = spec
@@ -54,13 +59,24 @@ class Task:
         return Task(self.spec, kept, sorted((self._closed | set(self._splits)) - set(kept)))
 
     def limited(self, rows: int | None, seed: int) -> Task:
-        """A task with at most `rows` training rows: stratified, by `seed`, in their order; a larger limit contains a smaller one's rows."""
+        """A task with at most `rows` training rows: stratified, by `seed`, in their order; a larger limit contains a smaller one's rows.
+
+        Of `augmented` these rows and their copies stay.
+        """
         train = self.split("train")
         if rows is None or rows >= len(train):
             return self
         if rows < 1:
             raise UserError(f"task {self.name!r}: a limit of {rows} training rows; at least 1 is needed")
-        return Task(self.spec, {**self._splits, "train": train.take(stratified_rows(train.labels, rows, seed))}, sorted(self._closed))
+        chosen = {"train": train.take(stratified_rows(train.labels, rows, seed))}
+        if AUGMENTED in self._splits:
+            both = self._splits[AUGMENTED]
+            chosen[AUGMENTED] = both.take(np.flatnonzero(np.isin(both.ids, chosen["train"].ids)))
+        return Task(self.spec, {**self._splits, **chosen}, sorted(self._closed))
+
+    def with_copies(self, copies: Split) -> Task:
+        """The task with the split `augmented`: the training rows, then these copies of them; everything else as it is."""
+        return Task(self.spec, {**self._splits, AUGMENTED: self.split("train").followed_by(copies, AUGMENTED)}, sorted(self._closed))
 
 
 def load_task(

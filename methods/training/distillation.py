@@ -17,6 +17,15 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     return -(F.softmax(teacher.float(), dim=-1) * F.log_softmax(student.float(), dim=-1)).sum(-1).mean()
 
 
+def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over rows; logits (N, C).
+
+    NAS-BERT, section 3.5; T^2 keeps the gradient's scale (Hinton et al. 2015, section 2).
+    """
+    s, t = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(s, t, reduction="batchmean", log_target=True)
+
+
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, padded: bool = False) -> Tensor:
     """Sum over matched states (B, L, H) of their mean squared error.
 

@@ -36,11 +36,14 @@ _NAMES = (
     (r"encoder\.layer\.(\d+)\.output\.dense\.", r"encoder.\1.feed_forward.output."),
     (r"encoder\.layer\.(\d+)\.output\.LayerNorm\.", r"encoder.\1.feed_forward.norm."),
     (r"pooler\.dense\.", "head.pooler."),
+    (r"cls\.predictions\.transform\.dense\.", "head.transform."),
+    (r"cls\.predictions\.transform\.LayerNorm\.", "head.norm."),
+    (r"cls\.predictions\.decoder\.bias", "head.bias"),
 )
 
 
 def network_name(name: str) -> str | None:
-    """Our name of a BertModel tensor; None for buffers that we do not keep."""
+    """Our name of a tensor of BertModel or of BertForMaskedLM's output layer; None for what we do not keep."""
     for pattern, ours in _NAMES:
         if re.match(pattern, name):
             return re.sub("^" + pattern, ours, name)
@@ -62,3 +65,16 @@ def load_backbone(network: Network, weights: Mapping[str, Tensor]) -> None:
     if wrong:
         raise UserError(f"backbone: {wrong[0]} has shape {tuple(fitting[wrong[0]].shape)}, its config says {tuple(own[wrong[0]].shape)}")
     network.load_state_dict(fitting, strict=False)
+
+
+def load_masked_word_head(network: Network, weights: Mapping[str, Tensor]) -> None:
+    """Copies the output layer of a BertForMaskedLM, by its names there, into the head of a network for masked words.
+
+    Raises UserError where a tensor is missing or has another shape.
+    """
+    renamed = {ours.removeprefix("head."): tensor for name, tensor in weights.items() if (ours := network_name(name))}
+    try:
+        network.head.load_state_dict(renamed)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"backbone: its output layer for masked words does not fit its config ({reason})") from error

@@ -2,8 +2,9 @@
 
 A plain loop over steps on accelerate rather than transformers' Trainer: stages of this product step two optimisers, shrink alive sets
 and need atomic checkpoints with a digest, all of which the Trainer would have to be argued out of. What the loop guarantees: the order
-of batches is a function of (seed, epoch) alone; a checkpoint holds weights, moments, schedule, random states and the place in the
-data; a run that was stopped goes on bit-equal.
+of batches is a function of (seed, epoch) alone, masks and dropout one of (seed, stage, step, rank); a checkpoint holds weights, moments,
+schedule, what the stage keeps beside them, and the place in the data; a run that was stopped goes on bit-equal. Under `accelerate launch`
+each process takes its share of every batch and gradients are averaged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,12 @@ from methods.errors import UserError
 from methods.recipe import Hardware
 from methods.tasks.batches import training_batches
 from methods.training.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
-from methods.training.options import Schedule
+from methods.training.options import Pace
 from methods.training.progress import progress_bar
 
 if TYPE_CHECKING:
-    from methods.tasks.batches import Collate, Encoded
+    import numpy as np
+    from numpy.typing import NDArray
 
 Batch = dict[str, Tensor]
 Backward = Callable[[Tensor], None]
@@ -36,6 +38,39 @@ Step = Callable[[Batch, Backward], dict[str, float]]
 
 CHECKPOINT_SECONDS = 60.0
 LOG_EVERY = 10
+
+
+class Rows(Protocol):
+    """Data whose rows have lengths: an `Encoded` split of a task, or a `Packed` corpus."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]: ...
+    def __len__(self) -> int: ...
+
+
+class Companion(Protocol):
+    """What a stage keeps and does beside its weights, such as sets that shrink between epochs."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain data and tensors, for the checkpoint."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+
+    def after(self, step: int) -> bool:
+        """Called when `step` optimiser steps are done; True ends the stage. Its time is not counted as the stage's."""
+
+
+class Stepper(Protocol):
+    """What changes the weights once their gradients are there: an optimiser with its schedule, or several."""
+
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+MakeStepper = Callable[[nn.Module, int], Stepper]
+"""From a model and the number of steps to what steps it."""
 
 
 @dataclass
@@ -49,74 +84,107 @@ class Loop:
     name: str
     model: nn.Module
     step: Step
-    data: Encoded
-    collate: Collate
-    schedule: Schedule
+    data: Any
+    collate: Callable[[Any, Sequence[int]], Batch]
+    schedule: Pace
     folder: Path
     seed: int
     hardware: Hardware
     flops: Callable[[int, int], float]
     fingerprint: dict[str, Any]
     score: Callable[[], float] | None = None
+    companion: Companion | None = None
+    clipped: Sequence[nn.Module] = ()
+    """Parts whose gradients are clipped apart; the whole model where there are none."""
+    seeded_as: str = ""
+    """Stages of the same name here draw the same masks; the stage's own name where it is empty."""
+    stepper: MakeStepper | None = None
+    """What steps the weights; AdamW at the schedule's rate where there is none."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def run(self) -> dict[str, float]:
         """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops and seconds."""
         accelerator = make_accelerator(self.hardware)
         self.model.to(accelerator.device).train()
-        optimizer = make_optimizer(self.model, self.schedule)
         total = self.schedule.steps(len(self.data))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, self.schedule.warmup))
+        steppers = self._steppers(total)
         fingerprint = hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True, default=str).encode()).hexdigest()
-        state: dict[str, Any] = {"step": 0, "seconds": 0.0, "examples": 0, "flops": 0.0, "best": None, "best_score": None}
-        torch.manual_seed(int(hashlib.sha256(f"{self.seed}/{self.name}".encode()).hexdigest()[:15], 16))
-        saved = load_checkpoint(self.folder, fingerprint)
-        if saved is not None:
-            self.model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            scheduler.load_state_dict(saved["scheduler"])
-            restore_random_state(saved["random"])
-            state = saved["state"]
-
-        def save() -> None:
-            states = {"model": self.model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-            save_checkpoint(self.folder, {**states, "state": state}, fingerprint)
-
-        writer = _writer(self.folder.parent / "tensorboard" / self.name, state["step"])
-        bar = progress_bar(total, self.name, state["step"])
+        parts = {"model": self.model, **steppers}
+        state = self._restore(fingerprint, parts)
+        display = _Display(self.folder.parent / "tensorboard" / self.name, self.name, total, state["step"], accelerator.process_index == 0)
         started = saved_at = time.monotonic()
-        before = state["seconds"]
+        before, ended, aside = state["seconds"], False, 0.0
         for batches in self._batches(state["step"], total):
-            figures: dict[str, float] = {}
-            for rows in batches:
-                batch = {name: tensor.to(accelerator.device) for name, tensor in self.collate(self.data, rows).items()}
-                with accelerator.autocast():
-                    figures = self.step(batch, lambda loss: accelerator.backward(loss / len(batches)))  # noqa: B023 (used within the step)
-                state["examples"] += len(rows)
-                state["flops"] += self.flops(*batch["input_ids"].shape)
-            norm = accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
-            self._check(figures, float(norm), state["step"])
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
+            figures = self._gradients(accelerator, batches, state)
+            for stepper in steppers.values():
+                stepper.step()
+            self.model.zero_grad(set_to_none=True)
             state["step"] += 1
-            state["seconds"] = before + time.monotonic() - started
-            bar.update(1)
-            if state["step"] % LOG_EVERY == 0 or state["step"] == total:
-                bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
-                for name, value in figures.items():
-                    writer.add_scalar(name, value, state["step"])
+            display.show(state["step"], figures)
             if self.schedule.select_every and (state["step"] % self.schedule.select_every == 0 or state["step"] == total):
                 self._select(state)
-            if time.monotonic() - saved_at > self.checkpoint_seconds:
-                save()
+            if self.companion is not None:
+                paused = time.monotonic()
+                ended = self.companion.after(state["step"])
+                aside += time.monotonic() - paused
+            state["seconds"] = before + time.monotonic() - started - aside
+            if ended:
+                break
+            if accelerator.process_index == 0 and time.monotonic() - saved_at > self.checkpoint_seconds:
+                self._save(fingerprint, parts, state)
                 saved_at = time.monotonic()
-        bar.close()
-        writer.close()
+        display.close()
+        accelerator.wait_for_everyone()
         if state["best"] is not None:
             self.model.load_state_dict(state["best"])
         self.model.eval()
-        return {name: state[name] for name in ("steps", "examples", "flops", "seconds") if name in state} | {"steps": state["step"]}
+        return {name: state[name] for name in ("examples", "flops", "seconds")} | {"steps": state["step"]}
+
+    def _steppers(self, total: int) -> dict[str, Any]:
+        """By their names in the checkpoint."""
+        if self.stepper is not None:
+            return {"stepper": self.stepper(self.model, total)}
+        optimizer = make_optimizer(self.model, self.schedule)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.rate(step, total))
+        return {"optimizer": optimizer, "scheduler": scheduler}
+
+    def _restore(self, fingerprint: str, parts: dict[str, Any]) -> dict[str, Any]:
+        """The state of the last checkpoint, `parts` and the companion brought to it; a fresh one where there is none."""
+        saved = load_checkpoint(self.folder, fingerprint)
+        if saved is None:
+            return {"step": 0, "seconds": 0.0, "examples": 0, "flops": 0.0, "best": None, "best_score": None}
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        restore_random_state(saved["random"])
+        if self.companion is not None:
+            self.companion.restore(saved["companion"])
+        state: dict[str, Any] = saved["state"]
+        return state
+
+    def _save(self, fingerprint: str, parts: dict[str, Any], state: dict[str, Any]) -> None:
+        kept = self.companion.state() if self.companion is not None else {}
+        save_checkpoint(
+            self.folder, {name: part.state_dict() for name, part in parts.items()} | {"state": state, "companion": kept}, fingerprint
+        )
+
+    def _gradients(self, accelerator: Any, batches: Sequence[Sequence[int]], state: dict[str, Any]) -> dict[str, float]:
+        """Forward and backward over the batches of one step, averaged over processes, clipped."""
+        rank, world = accelerator.process_index, accelerator.num_processes
+        figures: dict[str, float] = {}
+        torch.manual_seed(seed_of(self.seed, self.seeded_as or self.name, state["step"], rank))
+        for rows in batches:
+            mine = rows[rank::world] if len(rows) >= world else rows
+            batch = {name: tensor.to(accelerator.device) for name, tensor in self.collate(self.data, mine).items()}
+            with accelerator.autocast():
+                figures = self.step(batch, lambda loss: accelerator.backward(loss / len(batches)))
+            state["examples"] += len(rows)
+            state["flops"] += self.flops(len(rows), batch["input_ids"].shape[1] if "input_ids" in batch else 1)
+        if world > 1:
+            average_gradients(self.model, world)
+        limit = self.schedule.clip or float("inf")
+        norms = [float(torch.nn.utils.clip_grad_norm_(part.parameters(), limit)) for part in self.clipped or [self.model]]
+        self._check(figures, max(norms), state["step"])
+        return figures
 
     def _batches(self, start: int, total: int) -> Iterator[Sequence[Sequence[int]]]:
         """The batches of each step from `start` on, `accumulation` at a time; a last, shorter group of an epoch is left out."""
@@ -157,7 +225,7 @@ def make_accelerator(hardware: Hardware) -> Any:
     return Accelerator(mixed_precision="bf16" if hardware.precision == "bf16" else "no", cpu=hardware.device == "cpu")
 
 
-def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, schedule: Pace) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay; biases and norms are spared."""
     spared = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm | nn.modules.batchnorm._BatchNorm) for p in m.parameters()}
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -168,15 +236,43 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=betas, eps=schedule.epsilon)
 
 
-def rate(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step: linear rise over the warm-up, linear fall to 0."""
-    rise = int(total * warmup)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return max(0.0, (total - step) / max(1, total - rise))
+def seed_of(*parts: int | str) -> int:
+    """A seed for torch's generator from a hash of the parts, the same in every process."""
+    return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:15], 16)
 
 
-def _writer(folder: Path, step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
+def average_gradients(model: nn.Module, world: int) -> None:
+    """The mean over all processes of every gradient; all of them must have run the same sub-networks."""
+    import torch.distributed
 
-    return SummaryWriter(str(folder), purge_step=step)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= world
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+class _Display:
+    """The progress bar and the TensorBoard log of a stage; silent in all processes but the first."""
+
+    def __init__(self, folder: Path, name: str, total: int, step: int, loud: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.total = total
+        self.writer = SummaryWriter(str(folder), purge_step=step) if loud else None
+        self.bar = progress_bar(total, name, step) if loud else None
+
+    def show(self, step: int, figures: dict[str, float]) -> None:
+        if self.writer is None or self.bar is None:
+            return
+        self.bar.update(1)
+        if step % LOG_EVERY == 0 or step == self.total:
+            self.bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()}, refresh=False)
+            for name, value in figures.items():
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.writer is not None and self.bar is not None:
+            self.bar.close()
+            self.writer.close()

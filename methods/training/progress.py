@@ -8,8 +8,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 
-def progress_bar(total: int, description: str, done: int = 0) -> Any:
-    """A tqdm bar of `total` units of which `done` are done; `update(n)`, `set_postfix`, `close()`."""
+def progress_bar(total: int | None, description: str, done: int = 0) -> Any:
+    """A tqdm bar of `total` units (None: nobody knows) of which `done` are done; `update(n)`, `set_postfix`, `close()`."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

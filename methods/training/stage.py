@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from methods.costs import costs
 from methods.errors import UserError
 from methods.network import NetworkSpec
-from methods.recipe import Context, StageRecord
+from methods.recipe import Context, Hardware, StageRecord
 from methods.tasks.batches import Collate, training_batches
-from methods.tasks.task import Split
+from methods.tasks.task import AUGMENTED, Split
 from methods.training.checkpoint import file_digest, write_atomically
-from methods.training.loop import Loop, Step
-from methods.training.options import Schedule
+from methods.training.loop import Companion, Loop, MakeStepper, Rows, Step
+from methods.training.options import Pace, Schedule
 
 DONE = "stage.json"
 WEIGHTS = "weights.safetensors"
+
+
+class DigestedRows(Rows, Protocol):
+    """Rows with a digest of their content, such as a `Packed` corpus."""
+
+    @property
+    def digest(self) -> str: ...
 
 
 def run_stage(
@@ -36,36 +44,126 @@ def run_stage(
     flops: Callable[[int, int], float],
     settings: dict[str, Any],
     score: Callable[[], float] | None = None,
+    stepper: MakeStepper | None = None,
+    *,
+    augmented: bool = False,
 ) -> None:
     """Brings `model` to the state after stage `name`: from its finished weights, from a checkpoint, or from the start.
 
     `settings` are what the result depends on besides schedule, data and seed; a folder made with others is refused.
+    `augmented`: the rows' copies are read too, where there are any.
     """
-    folder = context.folder / name
-    train = training_rows(context, schedule)
-    fingerprint = {
-        "stage": name,
-        "schedule": schedule.model_dump(),
-        "settings": settings,
-        "data": train.digest,
-        "seed": context.seed,
-        "precision": context.hardware.precision,
-    }
-    if (folder / DONE).exists():
-        record = read_finished(folder, model, fingerprint)
-    else:
-        data = collate.encode(train)
-        loop = Loop(name, model, step, data, collate, schedule, folder, context.seed, context.hardware, flops, fingerprint, score)
-        figures = loop.run()
-        record = StageRecord(name, int(figures["steps"]), int(figures["examples"]), figures["flops"], figures["seconds"])
-        write_finished(folder, model, fingerprint, record)
-    model.eval()
-    context.record(record)
+    train = training_rows(context, schedule, augmented)
+    # the data's digest says whether copies are among them
+    fingerprint = {"settings": settings, "schedule": schedule.model_dump(exclude={"augmented"})}
+    schedule = schedule.model_copy(update={"rows": None})  # it limits the originals, not their copies
+    stage = _Stage(context.folder, name, model, context.seed, context.hardware, context.record)
+    stage.run(lambda: collate.encode(train), train.digest, step, collate, schedule, flops, fingerprint, score=score, stepper=stepper)
 
 
-def training_rows(context: Context, schedule: Schedule) -> Split:
-    """The rows of `train` that a stage reads; the same choice in every stage, method and seed."""
-    return context.task.limited(schedule.rows, seed=0).split("train")
+def train_stage(
+    folder: Path,
+    name: str,
+    model: nn.Module,
+    step: Step,
+    data: DigestedRows,
+    collate: Callable[[Any, Sequence[int]], dict[str, Tensor]],
+    schedule: Pace,
+    *,
+    seed: int,
+    hardware: Hardware,
+    flops: Callable[[int, int], float],
+    settings: dict[str, Any],
+    record: Callable[[StageRecord], None],
+    companion: StageCompanion | None = None,
+    clipped: Sequence[nn.Module] = (),
+    seeded_as: str = "",
+    stepper: MakeStepper | None = None,
+) -> None:
+    """`run_stage` on any rows: brings `model` to the state after stage `name` of a recipe whose folder is `folder`.
+
+    `companion.write` leaves what else the stage has found beside the weights. `clipped`, `seeded_as`, `stepper`: see `Loop`.
+    """
+    stage = _Stage(folder, name, model, seed, hardware, record)
+    more: dict[str, Any] = {"companion": companion, "clipped": clipped, "seeded_as": seeded_as, "stepper": stepper}
+    stage.run(lambda: data, data.digest, step, collate, schedule, flops, {"settings": settings}, **more)
+
+
+class StageCompanion(Companion, Protocol):
+    """A companion with results of its own."""
+
+    def write(self, folder: Path) -> None:
+        """Writes them into the stage's folder; called once, before the stage is marked as finished."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage in its folder: read back, gone on with, or begun."""
+
+    folder: Path
+    name: str
+    model: nn.Module
+    seed: int
+    hardware: Hardware
+    record: Callable[[StageRecord], None]
+
+    def run(
+        self,
+        data: Callable[[], Any],
+        digest: str,
+        step: Step,
+        collate: Callable[[Any, Sequence[int]], dict[str, Tensor]],
+        schedule: Pace,
+        flops: Callable[[int, int], float],
+        settings: dict[str, Any],
+        *,
+        companion: StageCompanion | None = None,
+        **more: Any,
+    ) -> None:
+        folder = self.folder / self.name
+        fingerprint = {
+            "stage": self.name,
+            "schedule": schedule.model_dump(),  # type: ignore[attr-defined]
+            **settings,
+            "data": digest,
+            "seed": self.seed,
+            "precision": self.hardware.precision,
+        }
+        if (folder / DONE).exists():
+            record = read_finished(folder, self.model, fingerprint)
+        else:
+            where = (folder, self.seed, self.hardware)
+            loop = Loop(self.name, self.model, step, data(), collate, schedule, *where, flops, fingerprint, companion=companion, **more)
+            figures = loop.run()
+            record = StageRecord(self.name, int(figures["steps"]), int(figures["examples"]), figures["flops"], figures["seconds"])
+            if is_main_process():
+                if companion is not None:
+                    companion.write(folder)
+                write_finished(folder, self.model, fingerprint, record)
+            wait_for_everyone()
+        self.model.eval()
+        self.record(record)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes; always, where there is only one."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def wait_for_everyone() -> None:
+    """All processes meet here."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
+def training_rows(context: Context, schedule: Schedule, augmented: bool = False) -> Split:
+    """The rows of `train` that a stage reads, the same choice in every stage, method and seed; `augmented`: and their copies, if any."""
+    task = context.task.limited(schedule.rows, seed=0)
+    return task.split(AUGMENTED if augmented and AUGMENTED in task.split_names else "train")
 
 
 def write_finished(folder: Path, model: nn.Module, fingerprint: dict[str, Any], record: StageRecord) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,17 @@ def costs(gigaflops: float, other: int | None = None) -> Costs:
 class Folder:
     """Writes a run folder through `Archive`, measurement by measurement."""
 
-    def __init__(self, path: Path, budgets: Sequence[dict[str, object]], task: str = "sst2", metric: str = "accuracy") -> None:
+    def __init__(
+        self, path: Path, budgets: Sequence[dict[str, object]], task: str = "sst2", metric: str = "accuracy", **experiment: object
+    ) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.task, self.metric = path, task, metric
-        (path / "experiment.yaml").write_text(yaml.safe_dump({"budgets": list(budgets), "cost": {"length": 64, "batch": 1}, "seeds": [0]}))
+        written = {"budgets": list(budgets), "cost": {"length": 64, "batch": 1}, "seeds": [0], **experiment}
+        (path / "experiment.yaml").write_text(yaml.safe_dump(written))
         self.archive = Archive(path / "archive.db")
         self._count = 0
+        self.trained = 0
+        """How often the supernets were trained again."""
 
     def measure(
         self,
@@ -53,7 +59,8 @@ class Folder:
     ) -> None:
         """`correct`: kept as predictions that are right there and wrong elsewhere (two classes)."""
         self._count += 1
-        weights = f"supernet of {which.method} {seed}" if kind == "shared" else f"weights {self._count}"
+        of_supernet = kind in ("shared", "predicted", "assembled")
+        weights = f"supernet {self.trained} of {which.method} {seed}" if of_supernet else f"weights {self._count}"
         found = Measurement(
             which, self.task, split, f"digest of {split}", weights, kind, seed, self.metric, {self.metric: quality},
             cost or costs(1.0), control,
@@ -65,14 +72,22 @@ class Folder:
         kept = None if logits is None else Predictions(np.arange(len(labels)), logits, labels)
         assert self.archive.add(found, kept)
 
+    @contextmanager
+    def on(self, task: str, metric: str = "accuracy") -> Iterator[None]:
+        """What is written within the block is of this task."""
+        before = self.task, self.metric
+        self.task, self.metric = task, metric
+        yield
+        self.task, self.metric = before
+
     def control(self, name: str, which: Architecture, quality: float, cost: Costs, split: str = "validation", **more: object) -> None:
         self.measure(which, quality, split, "control", cost, name, **more)  # type: ignore[arg-type]
 
     def stage(self, method: str, stage: str, steps: int, flops: float, seed: int = 0) -> None:
         self.archive.record_stage(self.task, method, seed, StageRecord(stage, steps, 10 * steps, flops, steps / 2))
 
-    def searched(self, method: str, budget: str, evaluations: int, seconds: float, seed: int = 0) -> None:
-        self.archive.record_search(SearchRow(self.task, method, seed, "random", budget, evaluations, seconds, 1e12))
+    def searched(self, method: str, budget: str, evaluations: int, seconds: float, seed: int = 0, strategy: str = "random") -> None:
+        self.archive.record_search(SearchRow(self.task, method, seed, strategy, budget, evaluations, seconds, 1e12))
 
 
 def right(*wrong: int, n: int = EXAMPLES) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""The Pareto picture: what it shows, and that it leaves nothing behind."""
+"""The pictures: what they show, and that they leave nothing behind."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from analysis import pareto
+from analysis import estimates, pareto, shrinking
 from methods import UserError
+from tests.analysis.corpus_runs import CORPUS, corpus_folder, logs, sampled, two_tasks
 from tests.analysis.runs import Folder, architecture, costs, small_run
 
 
@@ -60,3 +62,65 @@ def test_mistakes_are_one_message(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
         pareto(run, tmp_path / "file" / "p")
+
+
+@pytest.fixture(scope="module")
+def on_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "corpus"
+    run = two_tasks(path)
+    sampled(run, 40, 0.1)
+    sampled(run, 20, 0.1, seed=1)
+    logs(path)
+    return path
+
+
+def test_a_method_without_shared_weights_shows_finished_networks(on_corpus: Path, tmp_path: Path) -> None:
+    svg = pareto(on_corpus, tmp_path / "p").with_suffix(".svg").read_text()
+    assert "sst2: finished networks, split search" in svg and CORPUS not in svg
+    for control in ("hand-made", "scratch", "hand-made scratch", "random"):
+        assert f"<!-- {control} -->" in svg
+
+
+def test_estimates_of_every_supernet(on_corpus: Path, tmp_path: Path) -> None:
+    png = estimates(on_corpus, tmp_path / "estimates.png", "parameters")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    svg = png.with_suffix(".svg").read_text()
+    assert f"<!-- {CORPUS}, nasbert, seed 0 -->" in svg and f"<!-- {CORPUS}, nasbert, seed 1 -->" in svg and "parameters (M)" in svg
+    assert re.findall(r"<!-- Spearman 0\.\d\d, n = (\d+) -->", svg) == ["42", "20"] and svg.count("<!-- (95 % interval") == 2
+
+
+def test_shrinking_block_by_block(on_corpus: Path, tmp_path: Path) -> None:
+    svg = shrinking(on_corpus, tmp_path / "s").with_suffix(".svg").read_text()
+    for words in ("block 1", "block 3", "size bin", "paths alive", "loss / variance", "paths set apart, held-out text"):
+        assert f"<!-- {words}" in svg
+
+
+def test_blocks_that_were_stages_of_their_own(tmp_path: Path) -> None:
+    run = corpus_folder(tmp_path / "run", ("sst2",))
+    for block in (1, 2):
+        logs(run.path, blocks=1, stage=f"supernet-{block}", seed=3)
+        log = run.path / "corpus" / CORPUS / "nasbert" / "seed-3" / f"supernet-{block}" / "training.csv"
+        log.write_text(log.read_text().replace(",1,", f",{block},"))
+        log.with_name("shrinking.csv").write_text("\n")
+    svg = shrinking(run.path, tmp_path / "s", seed=3).with_suffix(".svg").read_text()
+    assert "<!-- block 2" in svg and "paths alive" not in svg, "nothing was shrunk"
+
+
+def test_mistakes_with_corpora_are_one_message(run: Path, on_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no network was both predicted and assembled"):
+        estimates(run, tmp_path / "e")
+    with pytest.raises(UserError, match="'latency' is unknown; there are flops, parameters"):
+        estimates(on_corpus, tmp_path / "e", "latency")
+    with pytest.raises(UserError, match="no supernet on a corpus has written a log"):
+        shrinking(run, tmp_path / "s")
+    with pytest.raises(UserError, match="no supernet of seed 7"):
+        shrinking(on_corpus, tmp_path / "s", seed=7)
+    damaged = corpus_folder(tmp_path / "run", ("sst2",)).path
+    logs(damaged)
+    log = damaged / "corpus" / CORPUS / "nasbert" / "seed-0" / "supernet" / "training.csv"
+    log.write_text("epoch,block\n1,2\n")
+    with pytest.raises(UserError, match=r"training\.csv: has no column relative"):
+        shrinking(damaged, tmp_path / "s")
+    log.write_text("epoch,block,relative\n1,x,3\n")
+    with pytest.raises(UserError, match=r"training\.csv: damaged"):
+        shrinking(damaged, tmp_path / "s")

@@ -130,9 +130,9 @@ def test_options_hold_the_paper_values_and_refuse_what_they_do_not_know() -> Non
 
 
 def test_plan_counts_rows_steps_and_flops() -> None:
-    options = AdaBertOptions(**SMALL.model_dump(), augmentation={"copies": 2}, search={"epochs": 4, "batch_size": 10})
+    options = AdaBertOptions(**SMALL.model_dump(), search={"epochs": 4, "batch_size": 10})
     space = AdaBertSpace(options)
-    probes, search, derivation, finish = AdaBertRecipe(options).plan(space, TINY, PAIR, 100, 16)
+    probes, search, derivation, finish = AdaBertRecipe(options).plan(space, TINY, PAIR, 100, 16, 2)
     assert [stage.name for stage in (probes, search, derivation, finish)] == ["probes", "search", "derive", "finish"]
     assert (search.steps, search.examples) == (4 * 30, 4 * 300)
     teacher = costs(full_spec(TINY, PAIR), 16).flops
@@ -145,7 +145,7 @@ def test_plan_counts_rows_steps_and_flops() -> None:
     assert finish.flops == 3 * finish.examples * costs(space.spec(space.largest(), TINY, PAIR, "hosted"), 16).flops
     assert min(stage.memory for stage in (probes, search, derivation, finish)) > 0
     chosen = options.model_copy(update={"search": options.search.model_copy(update={"execution": "chosen"})})
-    less = AdaBertRecipe(chosen).plan(space, TINY, PAIR, 100, 16)[1]
+    less = AdaBertRecipe(chosen).plan(space, TINY, PAIR, 100, 16, 2)[1]
     assert less.flops < search.flops and less.memory < search.memory
     with pytest.raises(UserError, match="41 tokens"):
         AdaBertRecipe(options).plan(space, TINY, PAIR, 100, 41)
@@ -162,13 +162,6 @@ def test_plan_knows_the_paper_supernet_built_on_meta(shared: bool) -> None:
     assert sum(p.numel() for p in supernet.architecture_parameters()) == 98
     convolutions = sum(m.weight.numel() for m in supernet.modules() if isinstance(m, nn.Conv1d))
     assert convolutions == 8 * 9 * 30 * 128 * 128 == 35_389_440
-
-
-def test_training_is_refused_in_one_sentence() -> None:
-    recipe = AdaBertRecipe(AdaBertOptions())
-    for call in (recipe.train, recipe.initial, lambda c: recipe.finish(c, None, None)):  # type: ignore[arg-type]
-        with pytest.raises(UserError, match="not trained yet; dynabert is trained"):
-            call(None)  # type: ignore[arg-type]
 
 
 def test_the_method_is_registered_and_light_to_import() -> None:

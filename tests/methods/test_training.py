@@ -25,8 +25,8 @@ from methods.tasks.batches import joint
 from methods.tasks.task import ClosedSplit, Task
 from methods.training.checkpoint import load_checkpoint
 from methods.training.initialisation import initialise, load_backbone
-from methods.training.loop import Loop, rate
-from methods.training.options import Schedule
+from methods.training.loop import Loop
+from methods.training.options import Schedule, linear_rate
 from methods.training.teacher import TeacherOptions, fine_tune_teacher
 
 FAST = Schedule(epochs=2, batch_size=16, learning_rate=3e-3)
@@ -139,8 +139,8 @@ def test_schedule() -> None:
     assert Schedule(epochs=3, batch_size=32).steps(100) == 12
     assert Schedule(epochs=3, batch_size=32, accumulation=2).steps(100) == 6
     assert Schedule(epochs=3, batch_size=32, rows=64).steps(100) == Schedule(epochs=3, batch_size=32).steps(64) == 6
-    assert [rate(s, 10, 0.0) for s in (0, 5, 9)] == [1.0, 0.5, 0.1]
-    rates = [rate(s, 100, 0.1) for s in range(100)]
+    assert [linear_rate(s, 10, 0) for s in (0, 5, 9)] == [1.0, 0.5, 0.1]
+    rates = [linear_rate(s, 100, 10) for s in range(100)]
     assert max(rates) == rates[10] == 1.0 and rates[0] < rates[5] < 1.0
 
 

@@ -391,3 +391,14 @@ def test_an_archive_without_a_folder_keeps_no_predictions(tmp_path: Path) -> Non
         assert archive.measurements() == [numbered(1)]
     with Archive("sqlite://", folder=tmp_path) as archive:
         assert archive.add(numbered(2), predictions(0.5)) and archive.predictions(numbered(2).key) is not None
+
+
+def test_notes_are_kept_by_name_and_replaced(tmp_path: Path) -> None:
+    with Archive(tmp_path / "archive.db") as archive:
+        assert archive.notes() == {}
+        archive.note("b", "first")
+        archive.note("a", "other")
+        archive.note("b", "second")
+        assert archive.notes() == {"a": "other", "b": "second"}
+    with Archive(tmp_path / "archive.db") as again:
+        assert again.notes() == {"a": "other", "b": "second"}

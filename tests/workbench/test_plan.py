@@ -43,7 +43,7 @@ def test_a_paper_file_writes_every_knob_of_its_method_out(name: str) -> None:
     path = EXAMPLES / f"paper-{name}.yaml"
     written, loaded = yaml.safe_load(path.read_text()), load_experiment(path)
     assert loaded.backbone == "bert-base-uncased" and [entry.name for entry in loaded.methods] == [name]
-    for key in ("methods", "teacher", "search", "cost", "hardware"):
+    for key in ("methods", "teacher", "augmentation", "search", "cost", "hardware"):
         assert missing(written[key], loaded.resolved()[key], key) == []
 
 
@@ -70,7 +70,8 @@ def test_a_paper_is_planned(name: str) -> None:
 
 def test_dynabert_figures_by_hand() -> None:
     """12 sub-networks: FLOPs of BERT-base at length 128 times the products of widths and depths, 3 x forward, once the teacher."""
-    planned = make_plan(load_experiment(EXAMPLES / "paper-dynabert.yaml", ["methods[0].teacher_width=full"]), "paper")
+    changes = ["methods[0].teacher_width=full", "augmentation.copies=0"]
+    planned = make_plan(load_experiment(EXAMPLES / "paper-dynabert.yaml", changes), "paper")
     stage = next(row for row in planned.stages if row.stage == "width-and-depth")
     assert stage.subnetworks == 12
     assert stage.steps == 3 * 2043 and stage.examples == stage.steps * 32

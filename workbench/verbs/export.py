@@ -11,21 +11,18 @@ from typing import Any
 
 from methods.costs import costs
 from methods.errors import UserError
-from methods.network import NetworkSpec, save_network
+from methods.network import Network, NetworkSpec, save_network
 from methods.registry import names
 from methods.space import Architecture
-from methods.training.teacher import fine_tune_teacher
 from search.archive import Archive
 from search.candidates import candidates
 from search.measurement import Measurement
 from search.query import RANKED
-from search.tables import StageRow
-from workbench.experiment import DATA_SEED, Experiment, TaskOptions
+from workbench.experiment import Experiment, TaskOptions
 from workbench.facts import layer_facts
 from workbench.folder import RunFolder
-from workbench.session import Session
-
-TEACHER = "teacher"
+from workbench.reading_back import check_trained, finished_on_corpus, task_places, task_teacher
+from workbench.session import Member, Session
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,16 @@ def export(run: Path | str, architecture: str, directory: Path | str, task: str 
     found = _find(measured, architecture, options.name, str(folder.path))
     mine = [m for m in measured if m.task == options.name and m.architecture.method == found.method]
     chosen = _seed(mine, found, seed)
-    _check_trained(folder, stages, options.name, found.method, chosen)
     session = Session(_here(experiment), folder, str(folder.path))
-    return _write(session, options, found, [m for m in mine if m.architecture == found], chosen, target)
+    member = next((member for member in session.members if member.name == found.method), None)
+    if member is None:
+        raise UserError(f"{session.name}: architecture {found.id[:12]} is of {found.method}, which the experiment does not have")
+    if member.on_corpus:
+        network = finished_on_corpus(session, options, member, found, chosen, stages)
+    else:
+        check_trained(stages, task_places(session, options, found.method, chosen))
+        network = _finished(session, options, member, found, chosen)
+    return _write(session, options, network, found, [m for m in mine if m.architecture == found], chosen, target)
 
 
 def _here(experiment: Experiment) -> Experiment:
@@ -68,26 +72,20 @@ def _here(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"hardware": experiment.hardware.model_copy(update={"device": "cpu"})})
 
 
-def _check_trained(folder: RunFolder, recorded: list[StageRow], task: str, method: str, seed: int) -> None:
-    """Raises UserError where the teacher's or the method's training is not there or not finished: exporting does not train."""
-    places = {(TEACHER, DATA_SEED): folder.teacher(task), (method, seed): folder.method(task, method, seed)}
-    for (who, its_seed), place in places.items():
-        begun = {stage.name for stage in place.iterdir() if stage.is_dir()} - {"tensorboard"} if place.is_dir() else set()
-        stages = begun | {row.stage for row in recorded if (row.task, row.method, row.seed) == (task, who, its_seed)}
-        if not stages or not all((place / stage / "stage.json").is_file() for stage in stages):
-            raise UserError(f"{place}: the training there is not finished; go on with it first: elastibench run")
-
-
-def _write(session: Session, options: TaskOptions, found: Architecture, mine: list[Measurement], seed: int, target: Path) -> Exported:
-    """By way of a folder beside it, so that the target is whole or not there."""
-    member = next((member for member in session.members if member.name == found.method), None)
-    if member is None:
-        raise UserError(f"{session.name}: architecture {found.id[:12]} is of {found.method}, which the experiment does not have")
-    of_teacher = session.context(options, session.folder.teacher(options.name), DATA_SEED, TEACHER)
-    teacher = fine_tune_teacher(of_teacher, session.experiment.teacher)
+def _finished(session: Session, options: TaskOptions, member: Member, found: Architecture, seed: int) -> Network:
+    """Of a method whose supernet is trained on the task."""
+    recipe = member.on_task
+    if recipe is None:
+        raise TypeError(f"{member.name} is trained on no task")
     folder = session.folder.method(options.name, member.name, seed)
-    context = session.context(options, folder, seed, member.name, teacher, member.recipe.reads)
-    network = member.recipe.finish(context, member.recipe.train(context), found)
+    context = session.context(options, folder, seed, member.name, task_teacher(session, options), recipe.reads)
+    return recipe.finish(context, recipe.train(context), found)
+
+
+def _write(
+    session: Session, options: TaskOptions, network: Network, found: Architecture, mine: list[Measurement], seed: int, target: Path
+) -> Exported:
+    """By way of a folder beside it, so that the target is whole or not there."""
     aside = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Known cures of differentiable search, one file each; all off in the paper."""

@@ -1,0 +1,58 @@
+"""The rows that AdaBERT's stages read, with what the teacher says of them: probes trained, signals computed once and recorded."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from methods.adabert.options import ProbeOptions
+from methods.adabert.probes import BATCH, teacher_of, train_probes
+from methods.adabert.teacher_signals import FILE, TeacherSignals, teacher_signals, training_split
+from methods.recipe import Context, StageRecord
+from methods.tasks.batches import evaluation_batches, joint
+from methods.tasks.split import Split
+from methods.training.checkpoint import write_atomically
+from methods.training.stage import training_flops
+
+STAGE = "signals"
+RECORD = "signals.json"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split, and the teacher's signals of its rows and perhaps of copies behind them."""
+
+    split: Split
+    signals: TeacherSignals
+
+
+def taught_signals(context: Context, options: ProbeOptions) -> TeacherSignals:
+    """Of the training rows and their copies; runs stage `probes` before."""
+    probes = train_probes(context, options)
+    there, started = (context.folder / FILE).exists(), time.monotonic()
+    signals = teacher_signals(context, options, probes)
+    if not there:
+        _write(context, time.monotonic() - started)
+    context.record(_read(context))
+    return signals
+
+
+def rows_of(context: Context, signals: TeacherSignals, augmented: bool) -> Rows:
+    """The rows of a stage that reads copies or not."""
+    return Rows(training_split(context, augmented), signals)
+
+
+def _write(context: Context, seconds: float) -> None:
+    lengths = joint(context.backbone.tokenizer, context.max_length).encode(training_split(context, augmented=True)).lengths
+    per_batch = training_flops([], [teacher_of(context).spec])
+    flops = sum(per_batch(len(rows), int(lengths[rows].max())) for rows in evaluation_batches(lengths, BATCH))
+    write_atomically(context.folder / RECORD, json.dumps({"examples": len(lengths), "flops": flops, "seconds": seconds}) + "\n")
+
+
+def _read(context: Context) -> StageRecord:
+    path = context.folder / RECORD
+    if not path.exists():
+        _write(context, 0.0)
+    data = json.loads(path.read_text())
+    return StageRecord(STAGE, 0, int(data["examples"]), float(data["flops"]), float(data["seconds"]))

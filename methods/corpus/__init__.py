@@ -1,0 +1,1 @@
+"""Unlabelled text: packed into sequences of equal length, its words masked."""

@@ -1,0 +1,184 @@
+"""The stages `supernet` (block-wise training with shrinking) and `tables` (losses of the surviving paths)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from methods.corpus.masked_words import masked_batches
+from methods.evaluation import weights_digest
+from methods.nasbert.block_flops import BlockFlops
+from methods.nasbert.block_training import SPENT, BlockwiseStep, EpochEnds, read_survivors
+from methods.nasbert.losses import BlockLosses
+from methods.nasbert.options import NasBertOptions
+from methods.nasbert.paths import Indices, Paths
+from methods.nasbert.plan import epochs_of
+from methods.nasbert.ranking import HeldOut
+from methods.nasbert.shrinking import sampled
+from methods.nasbert.space import NasBertSpace
+from methods.nasbert.survivors import Survivors, bins_of, check_bins
+from methods.recipe import CorpusContext, StageRecord
+from methods.training.checkpoint import write_atomically
+from methods.training.options import StepSchedule
+from methods.training.stage import DONE, is_main_process, train_stage, wait_for_everyone
+
+if TYPE_CHECKING:
+    from methods.nasbert.supernet import NasBertSupernet
+    from methods.network import Network
+    from methods.supernet import Batch
+
+SUPERNET, SHRINKING, TABLES, LOSSES = "supernet", "shrinking", "tables", "losses.csv"
+MASK_SEED = 0
+"""Held-out text is masked alike in every run."""
+
+
+def new_survivors(options: NasBertOptions, space: NasBertSpace, context: CorpusContext) -> Survivors:
+    """All paths of every block in their bins. Raises UserError where the bins leave nothing to train."""
+    paths = Paths(space)
+    bin_of = bins_of(options.shrinking, space, context.backbone.config, paths)
+    check_bins(options, [int((bin_of == b).sum()) for b in range(options.shrinking.bins)])
+    return Survivors(paths, bin_of, options.shrinking.bins, space.blocks, options.supernet.probe_paths)
+
+
+def held_out_text(context: CorpusContext, options: NasBertOptions) -> list[Batch]:
+    """The first `shrinking.dev_batches` batches of the corpus's `search`, masked."""
+    packed = context.corpus.packed("search", options.supernet.length)
+    size = options.shrinking.dev_batch_size or options.supernet.batch_size
+    return list(masked_batches(packed, context.corpus.masker, size, options.shrinking.dev_batches, MASK_SEED))
+
+
+def train_supernet(
+    context: CorpusContext, options: NasBertOptions, space: NasBertSpace, supernet: NasBertSupernet, teacher: Network, survivors: Survivors
+) -> None:
+    """Trains all blocks, or reads what is finished; `survivors` is left with what shrinking kept.
+
+    With `supernet.blocks_per_step: one` every block is a stage of its own, which may also have been trained by another process.
+    """
+    blocks = tuple(range(space.blocks))
+    together = options.supernet.blocks_per_step == "all"
+    for name, part in [(SUPERNET, blocks)] if together else [(block_stage(b), (b,)) for b in blocks]:
+        train_blocks(context, options, space, supernet, teacher, survivors, name, part)
+
+
+def block_stage(block: int) -> str:
+    """The name of the stage that trains one block (from 0) alone."""
+    return f"{SUPERNET}-{block + 1}"
+
+
+def train_blocks(
+    context: CorpusContext,
+    options: NasBertOptions,
+    space: NasBertSpace,
+    supernet: NasBertSupernet,
+    teacher: Network,
+    survivors: Survivors,
+    name: str,
+    blocks: Sequence[int],
+) -> None:
+    """One stage: the named blocks, which need nothing of the others."""
+    o, hardware = options.supernet, context.hardware
+    held_out = HeldOut.of(teacher.to(hardware.device).eval(), held_out_text(context, options), space.blocks, hardware)
+    supernet.to(hardware.device)
+    teacher.to(hardware.device).eval().requires_grad_(False)
+    flops = BlockFlops.of(space, context.backbone.config, o.length)
+    step = BlockwiseStep(supernet, teacher, context.corpus.masker, survivors, tuple(blocks), options, context.seed)
+    ends = EpochEnds(step, held_out, hardware, flops)
+    data = context.corpus.packed("train", o.length)
+    model = nn.ModuleDict({str(block): supernet.block_modules(block) for block in blocks})
+
+    def spent(batch: int, _: int) -> float:
+        trained = sum(flops.path(survivors.paths, number) for number in step.before.values())
+        return float(batch) * (flops.teacher + 3 * trained)
+
+    total = max(epochs_of(options, survivors.at_start(block)) for block in range(space.blocks)) * o.epoch_steps
+    schedule = StepSchedule(total=total, batch_size=o.batch_size, optimiser=o.optimiser, accumulation=o.accumulation)
+    settings = {
+        "options": {**options.model_dump(include={"supernet", "shrinking"}), **options.sizes()},
+        "teacher": weights_digest(nn.ModuleList([teacher.stem, teacher.encoder])),
+        "held_out": context.corpus.packed("search", o.length).digest,
+    }
+    train_stage(
+        context.folder,
+        name,
+        model,
+        step,
+        data,
+        lambda packed, rows: packed.batch(rows),
+        schedule,
+        seed=context.seed,
+        hardware=hardware,
+        flops=spent,
+        settings=settings,
+        record=context.record,
+        companion=ends,
+        clipped=list(model.values()),
+        seeded_as=SUPERNET,
+    )
+    read_survivors(context.folder / name, survivors)
+    ranked = json.loads((context.folder / name / SPENT).read_text())
+    part = name.removeprefix(SUPERNET)
+    context.record(StageRecord(SHRINKING + part, ranked["evaluated"], ranked["examples"], ranked["flops"], ranked["seconds"]))
+
+
+def make_tables(
+    context: CorpusContext, options: NasBertOptions, space: NasBertSpace, supernet: NasBertSupernet, teacher: Network, survivors: Survivors
+) -> None:
+    """The block loss table (paper, section 3.4): held-out loss of the surviving paths; of bins that were not shrunk, the best ones."""
+    folder = context.folder / TABLES
+    fingerprint = _fingerprint(context, options, supernet)
+    if (folder / DONE).exists():
+        mark = json.loads((folder / DONE).read_text())
+        if mark["fingerprint"] == fingerprint:
+            context.record(StageRecord(**mark["record"]))
+            return
+    started = time.monotonic()
+    held_out = HeldOut.of(teacher.eval(), held_out_text(context, options), space.blocks, context.hardware)
+    flops = BlockFlops.of(space, context.backbone.config, options.supernet.length)
+    ends = EpochEnds(
+        BlockwiseStep(supernet, teacher, context.corpus.masker, survivors, tuple(range(space.blocks)), options, context.seed),
+        held_out,
+        context.hardware,
+        flops,
+    )
+    rows = [_best_of_block(ends, block, options) for block in range(space.blocks)]
+    losses = BlockLosses(tuple(rows))
+    total = ends.spent["flops"] + held_out.texts * flops.teacher
+    record = StageRecord(TABLES, int(ends.spent["evaluated"]), int(ends.spent["examples"]), total, time.monotonic() - started)
+    if is_main_process():
+        losses.save(folder / LOSSES, space, context.backbone.config)
+        write_atomically(folder / DONE, json.dumps({"fingerprint": fingerprint, "record": asdict(record)}))
+    wait_for_everyone()
+    context.record(record)
+
+
+def _best_of_block(ends: EpochEnds, block: int, options: NasBertOptions) -> tuple[Indices, Any, Indices]:
+    """Numbers, losses and bins of the best `kept` paths of each bin of a block."""
+    numbers, found, bins = [], [], []
+    for b, alive in enumerate(ends.step.survivors.alive[block]):
+        ranked = sampled(alive, options.shrinking, f"{ends.step.seed}/tables/{block}/{b}", all_of_small=True)
+        losses = ends.losses(block, ranked)
+        best = np.lexsort((ranked, losses))[: options.shrinking.kept]
+        numbers.append(ranked[best])
+        found.append(losses[best])
+        bins.append(np.full(len(best), b))
+    return np.concatenate(numbers), np.concatenate(found), np.concatenate(bins)
+
+
+def _fingerprint(context: CorpusContext, options: NasBertOptions, supernet: NasBertSupernet) -> dict[str, Any]:
+    return {
+        "weights": weights_digest(nn.ModuleList([supernet.stem, *(supernet.block_modules(b) for b in range(supernet.nasbert.blocks))])),
+        "held_out": context.corpus.packed("search", options.supernet.length).digest,
+        "shrinking": options.shrinking.model_dump(mode="json"),
+    }
+
+
+def losses_file(folder: Path) -> Path:
+    """Where `make_tables` leaves the table."""
+    return folder / TABLES / LOSSES

@@ -1,0 +1,57 @@
+"""A device's profile: every piece of the spaces' networks timed, their sum calibrated on some whole networks and tested on others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from methods.errors import UserError
+from methods.latency import LatencyTable, key_of, pieces_of
+from search.latency.apart import Measure, Setting, measure_apart
+from search.latency.backends import check_backend
+from search.latency.calibration import fit, held_out_error
+from search.latency.measure import Heard, unheard
+from search.latency.parts import Served, pieces_of_spaces, random_networks
+
+
+def build_profile(
+    name: str,
+    served: Sequence[Served],
+    setting: Setting,
+    calibrate: int = 20,
+    held_out: int = 50,
+    measure: Measure = measure_apart,
+    heard: Heard = unheard,
+) -> LatencyTable:
+    """The profile of this machine for the deployed networks of these spaces, measured for about `setting.seconds`.
+
+    Pieces and networks are measured in the same rounds. Where the spaces have fewer than `calibrate + held_out` networks, those that
+    there are are divided in the same proportion. Raises UserError for a backend that is not there or texts that are too long.
+    """
+    check_backend(setting.backend)
+    for one in served:
+        if setting.length > one.backbone.positions:
+            raise UserError(f"--length {setting.length}: the backbone has positions for {one.backbone.positions} tokens")
+    rng = random.Random(setting.seed)
+    pieces = pieces_of_spaces(served)
+    networks = random_networks(served, calibrate + held_out, rng)
+    rng.shuffle(networks)
+    cut = round(len(networks) * calibrate / (calibrate + held_out)) if networks else 0
+    cut = max(min(2, len(networks)), cut) if calibrate else 0
+    measured = measure([*pieces.values(), *networks], setting, heard)
+    timings = dict(zip(pieces, measured.timings, strict=False))
+    sums = [sum(timings[key_of(piece)].mean for piece in pieces_of(spec)) for spec in networks]
+    seconds = [timing.mean for timing in measured.timings[len(pieces) :]]
+    scale, fixed = fit(sums[:cut], seconds[:cut])
+    return LatencyTable(
+        name=name,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=measured.fingerprint,
+        parts=timings,
+        scale=scale,
+        fixed=fixed,
+        calibrated_on=cut,
+        held_out=held_out_error([scale * x + fixed for x in sums[cut:]], seconds[cut:]),
+        warnings=measured.warnings,
+    )

@@ -1,0 +1,123 @@
+"""Measures in a process of its own: a request as JSON on standard input, lines of JSON on standard output.
+
+`python -m search.latency.worker`. Lines say `{"done": share}` while it measures; the last one is `{"measured": ...}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+
+from methods.latency import Fingerprint, Timing
+from search.latency.backends import BACKENDS
+from search.latency.measure import Clock, Heard, Rounds, load_average, measure, signs_of_a_busy_machine, timing, unheard
+from search.latency.subject import Subject, from_dict, import_parts, prepared, size
+
+CLOCKS: Mapping[str, Clock] = MappingProxyType({"processor": time.thread_time, "wall": time.perf_counter})
+ROOM = 2 << 30
+"""Bytes of parameters that are held at a time."""
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    torch.set_num_threads(request["setting"]["threads"])
+    torch.set_num_interop_threads(1)
+    print(json.dumps({"measured": answer(request, lambda share: print(json.dumps({"done": share}), flush=True))}), flush=True)
+
+
+def answer(request: Mapping[str, Any], heard: Heard = unheard) -> dict[str, Any]:
+    """Times of all subjects in their order, the device's fingerprint, and what disturbed the measurement."""
+    setting = request["setting"]
+    import_parts(request["modules"])
+    subjects = [from_dict(data) for data in request["subjects"]]
+    timings, waited = timed(subjects, setting, heard)
+    few = [t.n for t in timings if t.n < 2 * Rounds().least]
+    warnings = signs_of_a_busy_machine(timings, setting["threads"], load_average(), waited)
+    if few:
+        short = f"{setting['seconds']:.0f} s were short"
+        warnings.append(f"{short}: {len(few)} of {len(timings)} parts and networks ran {min(few)} times only; allow more seconds")
+    return {
+        "timings": [t.model_dump() for t in timings],
+        "fingerprint": fingerprint(setting).model_dump(),
+        "warnings": warnings,
+    }
+
+
+def timed(subjects: Sequence[Subject], setting: Mapping[str, Any], heard: Heard = unheard, room: int = ROOM) -> tuple[list[Timing], float]:
+    """Groups of subjects that fit into memory, drawn at random, are measured one after another, each for its share of the time.
+
+    Returns the times and the greatest share of waiting for a processor that is not counted in them (`clock_of`).
+    """
+    backend, batch, length = BACKENDS[setting["backend"]], setting["batch"], setting["length"]
+    torch.manual_seed(setting["seed"])
+    end = time.perf_counter() + setting["seconds"]
+    found: dict[int, Timing] = {}
+    clock, waited = CLOCKS[clock_of(setting)], 0.0
+    for group in groups([size(subject) for subject in subjects], room, setting["seed"]):
+        share = len(group) / len(subjects)
+        left = max(0.01, end - time.perf_counter()) * len(group) / (len(subjects) - len(found))
+        began, before = time.perf_counter(), len(found) / len(subjects)
+        with torch.inference_mode():
+            calls = [backend(*prepared(subjects[i], batch, length)) for i in group]
+            left = max(0.01, left - (time.perf_counter() - began))
+            runs = measure(calls, left, setting["seed"], clock=clock, heard=lambda part, b=before, s=share: heard(b + s * part))  # type: ignore[misc]
+        found |= {i: timing(values) for i, values in zip(group, runs.durations, strict=True)}
+        waited = max(waited, runs.waited)
+    return [found[i] for i in range(len(subjects))], waited
+
+
+def clock_of(setting: Mapping[str, Any]) -> Literal["wall", "processor"]:
+    """One thread is timed by its own processor time: what passes on an idle machine, and nothing more on a busy one."""
+    return "processor" if setting["threads"] == 1 else "wall"
+
+
+def groups(sizes: Sequence[int], room: int, seed: int) -> Iterator[list[int]]:
+    """The indices in random order, cut where the next one would not fit into `room`."""
+    order = list(range(len(sizes)))
+    random.Random(seed).shuffle(order)
+    group: list[int] = []
+    for i in order:
+        if group and sum(sizes[j] for j in group) + sizes[i] > room:
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+def fingerprint(setting: Mapping[str, Any]) -> Fingerprint:
+    """This machine under that setting."""
+    same = {name: setting[name] for name in ("backend", "threads", "batch", "length")}
+    return Fingerprint(
+        processor=processor(),
+        cores=os.cpu_count() or 1,
+        system=platform.platform(),
+        torch=torch.__version__,
+        dtype="float32",
+        clock=clock_of(setting),
+        **same,
+    )
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Everything that would fail later, looked for before anything is trained."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from methods.budget import Budget
+from methods.errors import UserError
+from methods.recipe import CorpusRecipe
+from methods.tasks.head import Head
+from search.limits import check_budget
+from search.strategies.registry import make
+from workbench.experiment import Experiment, TaskOptions
+from workbench.session import Member, Session
+
+if TYPE_CHECKING:
+    from methods.latency import LatencyTable
+
+LOOKED_UP = 200
+"""So many drawn networks are looked up in a latency table to see that it has their parts."""
+
+
+def check(session: Session) -> None:
+    """Raises UserError, by its place, for whatever can be known to be wrong. Opens the tasks, not yet the corpus."""
+    experiment, name = session.experiment, session.name
+    for member in session.members:
+        if not member.recipe.trainable:
+            why = "can be planned and hosted, but this version does not train it yet; take it out"
+            raise UserError(f"{name}: {member.place}: {member.name} {why}")
+        if member.on_corpus:
+            _check_corpus_method(session, member, member.on_corpus)
+    for options in experiment.all_tasks:
+        head = session.task(options).head
+        if options.max_length > session.shape.positions:
+            raise UserError(
+                f"{name}: task {options.name}: max_length: {options.max_length}, "
+                f"but the backbone has only {session.shape.positions} positions"
+            )
+        for member in session.members:
+            if member.on_task:
+                make(experiment.search.strategy, member.space, 0, Budget(), session.cost_of(member, head), 1)
+        _check_budgets(session, head)
+
+
+def _check_corpus_method(session: Session, member: Member, recipe: CorpusRecipe) -> None:
+    longest, positions = max(recipe.lengths), session.shape.positions
+    if longest > positions:
+        raise UserError(
+            f"{session.name}: {member.place}: {member.name} reads texts of {longest} tokens, but the backbone has {positions} positions"
+        )
+    ordered_tasks(session.experiment, [member], session.name)
+    for device, table in session.devices.items():
+        _check_table(session, member, device, table)
+
+
+def _check_table(session: Session, member: Member, device: str, table: LatencyTable) -> None:
+    """Raises UserError where the table was measured at another length or batch, or lacks a part of the method's networks."""
+    cost, measured = session.experiment.cost, table.fingerprint
+    if (measured.length, measured.batch) != (cost.length, cost.batch):
+        raise UserError(
+            f"{session.name}: devices.{device}: measured with batch {measured.batch} and length {measured.length}, "
+            f"but cost says batch {cost.batch} and length {cost.length}"
+        )
+    rng, heads = random.Random(0), dict.fromkeys(options.spec.head for options in session.experiment.all_tasks)
+    for architecture in [member.space.sample(rng) for _ in range(LOOKED_UP)]:
+        for head in heads:
+            table.network(member.space.spec(architecture, session.shape, head))
+
+
+def _check_budgets(session: Session, head: Head) -> None:
+    """Raises UserError where a budget is out of reach of every method, or asks for a latency that no method's tables know."""
+    cost, known = session.experiment.cost, set(session.devices)
+    for index, budget in enumerate(session.experiment.all_budgets()):
+        place = f"{session.name}: budgets[{index}]"
+        if set(budget.max_latency) <= known and budget.max_latency and not any(member.on_corpus for member in session.members):
+            raise UserError(f"{place}.max_latency: is met by tables of block losses, which none of the methods here has")
+        refusals = []
+        for member in session.members:
+            try:
+                check_budget(member.space, budget, session.shape, head, cost.length, cost.batch)
+            except UserError as error:
+                refusals.append(str(error))
+        if len(refusals) == len(session.members):
+            raise UserError(f"{place}: no method can meet it. " + "; ".join(refusals))
+
+
+def check_corpus(session: Session) -> None:
+    """Packs the corpus at every length that will be read. Raises UserError where it is missing, empty, or too short."""
+    for member in session.members:
+        if member.on_corpus:
+            for length in dict.fromkeys(member.on_corpus.lengths):
+                for split in ("train", "search", "validation"):
+                    try:
+                        packed = session.corpus.packed(split, length)
+                    except UserError as error:
+                        raise UserError(f"{session.name}: {error}") from error
+                    if not len(packed):
+                        raise UserError(f"{session.name}: corpus.data: {split} has not one text of {length} tokens; lower `length`")
+
+
+def ordered_tasks(experiment: Experiment, members: list[Member], name: str) -> list[TaskOptions]:
+    """The tasks in an order in which each comes after the one whose networks it starts from.
+
+    Raises UserError where that one is not in the experiment, lacks a seed, or starts from this one in turn.
+    """
+    tasks = {options.name: options for options in experiment.all_tasks}
+    done: dict[str, TaskOptions] = {}
+
+    def visit(options: TaskOptions, on_the_way: tuple[str, ...]) -> None:
+        if options.name in done:
+            return
+        for member in members:
+            other = member.on_corpus.starts_from(options.name) if member.on_corpus else None
+            if other is None:
+                continue
+            place = f"{name}: {member.place}: task {options.name} starts from {other}"
+            if other not in tasks:
+                raise UserError(f"{place}, which is no task of this experiment; there are {', '.join(tasks)}")
+            if other in (*on_the_way, options.name):
+                raise UserError(f"{place}, which starts from {options.name} itself")
+            lacking = [seed for seed in experiment.seeds_of(options) if seed not in experiment.seeds_of(tasks[other])]
+            if lacking:
+                raise UserError(f"{place}, which is not run with seed {lacking[0]}; add it to the seeds of {other}")
+            visit(tasks[other], (*on_the_way, options.name))
+        done[options.name] = options
+
+    for options in experiment.all_tasks:
+        visit(options, ())
+    return list(done.values())
