@@ -79,7 +79,7 @@ def planted_options(**search: Any) -> AdaBertOptions:
     )
 
 
-def tiny_backbone(folder: Path) -> Backbone:
+def small_backbone(folder: Path) -> Backbone:
     """A random BERT that knows the task's words."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", FIRST, SECOND, *OTHERS]
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 16}
@@ -105,7 +105,7 @@ def kept_operations(folder: Path, backbone: Backbone, seed: int, options: AdaBer
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, found = Path(name), 0
-        backbone, options = tiny_backbone(folder / "backbone"), planted_options()
+        backbone, options = small_backbone(folder / "backbone"), planted_options()
         for seed in range(SEEDS):
             kept = kept_operations(folder / str(seed), backbone, seed, options)
             found += kept.count(PLANTED) >= len(kept) / 2

@@ -73,7 +73,7 @@ def main(first: Path, second: Path) -> None:
     words = MaskedWords.of(a.text(), a.context.hardware, a.recipe._teacher(a.context))
     for budget in a.session.experiment.all_budgets():
         scores = [_assembled(run, budget, words) for run in (a, b)]
-        text = " | ".join(f"{s['log_likelihood']:.4f} nats, state error {s['state_error']:.4f}" for s in scores)
+        text = " | ".join(f"{s['log_likelihood']:.4f} nats, state error {-s['negative_state_error']:.4f}" for s in scores)
         print(f"{budget.label()}: best of the tables, assembled: {text}")
 
 

@@ -236,6 +236,8 @@ class CorpusRecipe(Recipe):
     """Names of what is recorded as a stage but has no folder of its own."""
     candidates: int = 1
     """So many estimates per budget are assembled and measured before one is chosen."""
+    criterion: str = "log_likelihood"
+    """What of `assemble` chooses; larger is better."""
     lengths: tuple[int, ...] = (128,)
     """Tokens of the texts that the corpus stages read; the last is that of `assemble` and `measure`."""
     assembled_texts: int = 0
@@ -264,7 +266,7 @@ class CorpusRecipe(Recipe):
     @abstractmethod
     def assemble(self, context: CorpusContext, supernet: Supernet, architecture: Architecture) -> Mapping[str, float]:
         """The whole network with the supernet's weights on the corpus's `search`: `log_likelihood` of masked words (nats a word,
-        larger is better), `masked_accuracy`, `state_error`."""
+        larger is better), `masked_accuracy`, `negative_state_error` (less the mean squared error to the teacher's last state)."""
 
     @abstractmethod
     def pretrain(self, context: CorpusContext, supernet: Supernet, architecture: Architecture, variant: str = "") -> Network:

@@ -65,6 +65,7 @@ class CorpusRun:
         self._say("selection")
         self.sample()
         self._say(f"{len(self.winners)} winners, {len(self.chosen) - len(self.winners)} controls")
+        self.assemble_chosen()
         for chosen in self.chosen:
             self.measure(chosen)
 
@@ -125,7 +126,7 @@ class CorpusRun:
 
     @cached_property
     def winners(self) -> dict[str, Architecture]:
-        """Per budget the candidate that is likeliest to find masked words, as a whole network with the supernet's weights."""
+        """Per budget the candidate that is best by the recipe's criterion, as a whole network with the supernet's weights."""
         everything = {e.architecture: e for _, estimates in self.candidates.values() for e in estimates}
         assembled = self.assemble(everything.values())
         rows, winners = [], {}
@@ -149,32 +150,40 @@ class CorpusRun:
         losses = {architecture: self.estimates.loss(architecture) for architecture in drawn}
         self.assemble(Estimate(a, loss, self.cost_of(a)) for a, loss in losses.items() if loss is not None)
 
+    def assemble_chosen(self) -> None:
+        """The controls as whole networks with the supernet's weights too, so that this score can be set against the finished one."""
+        digest = self._text_digest
+        for architecture in dict.fromkeys(chosen.architecture for chosen in self.chosen):
+            self._assembled(architecture, self.cost_of(architecture), digest)
+
+    @property
+    def _text_digest(self) -> str:
+        return self.session.corpus.packed("search", self.recipe.lengths[-1]).digest
+
     def assemble(self, estimates: Iterable[Estimate]) -> dict[Architecture, Measurement]:
         """Keeps what the tables say of each and what it does as a whole network; what the archive knows is not computed again."""
-        estimates = list(estimates)
-        digest = self.session.corpus.packed("search", self.recipe.lengths[-1]).digest
+        estimates, digest = list(estimates), self._text_digest
         bar = progress_bar(len(estimates), "assemble")
         found = {}
-        for estimate in estimates:
-            found[estimate.architecture] = self._assembled(estimate, digest)
+        for e in estimates:
+            predicted = {PREDICTED: -e.loss}
+            self.session.archive.add(
+                self._measurement(e.architecture, e.costs, "search", digest, self.weights, "predicted", PREDICTED, predicted)
+            )
+            found[e.architecture] = self._assembled(e.architecture, e.costs, digest)
             bar.update(1)
         bar.close()
         return found
 
-    def _assembled(self, estimate: Estimate, digest: str) -> Measurement:
-        architecture, archive = estimate.architecture, self.session.archive
-        predicted = self._measurement(
-            architecture, estimate.costs, "search", digest, self.weights, "predicted", PREDICTED, {PREDICTED: -estimate.loss}
-        )
-        archive.add(predicted)
-        known = archive.find(architecture.id, self.task, digest, self.weights, "assembled")
+    def _assembled(self, architecture: Architecture, used: Costs, digest: str) -> Measurement:
+        known = self.session.archive.find(architecture.id, self.task, digest, self.weights, "assembled")
         if known is not None:
             return known
         started = time.monotonic()
         metrics = self.recipe.assemble(self.context, self.supernet, architecture)
-        made = self._measurement(architecture, estimate.costs, "search", digest, self.weights, "assembled", LIKELIHOOD, metrics)
+        made = self._measurement(architecture, used, "search", digest, self.weights, "assembled", self.recipe.criterion, metrics)
         made = replace(made, seconds=time.monotonic() - started)
-        archive.add(made)
+        self.session.archive.add(made)
         return made
 
     def _measurement(

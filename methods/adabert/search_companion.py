@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class SearchCompanion:
         own, warming = self.step, self.step.warming
         own.step = step
         own.efficiency.ascend(own.model.probabilities())
-        if step % max(1, own.total // ROWS) == 0:
+        if step % ceil(own.total / ROWS) == 0:
             self.rows.append(log_row(own))
-        if step % max(1, own.total // MEASURED) == 0:
+        if step % ceil(own.total / MEASURED) == 0:
             self.measured.append({"step": float(step), **gradient_shares(own, own.batch_of(own.trained, step))})
         return any([watch.after(step) for watch in self.watches.values()]) if not warming else False  # noqa: C419 (every one is asked)
 

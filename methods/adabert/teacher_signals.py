@@ -131,5 +131,7 @@ def _load(path: Path, made_of: dict[str, str]) -> TeacherSignals:
         raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); remove it to have it computed anew") from error
     other = [name for name, value in made_of.items() if found.get(name) != value]
     if other:
-        raise UserError(f"{path}: the teacher's signals were computed with other {', '.join(other)}; choose another run folder, or remove it")
+        raise UserError(
+            f"{path}: the teacher's signals were computed with other {', '.join(other)}; choose another run folder, or remove it"
+        )
     return TeacherSignals(**tensors, made_of=made_of)

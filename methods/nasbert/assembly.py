@@ -53,8 +53,8 @@ class MaskedWords:
             return cls(moved, hardware, [run(batch) for batch in moved])
 
     def score(self, run: LastState, head: torch.nn.Module, table: Tensor) -> dict[str, float]:
-        """`log_likelihood` (mean over masked words, nats), `masked_accuracy`; with a teacher `state_error`, the mean squared error of
-        the last state. `head`: the output layer for masked words, `table`: its word table (V, E)."""
+        """`log_likelihood` (mean over masked words, nats), `masked_accuracy`; with a teacher `negative_state_error`, less the mean squared
+        error of the last state. `head`: the output layer for masked words, `table`: its word table (V, E)."""
         likelihood = right = words = error = tokens = 0.0
         with torch.inference_mode(), torch.autocast(self.hardware.device, torch.bfloat16, enabled=self.hardware.precision == "bf16"):
             for i, batch in enumerate(self.batches):
@@ -69,4 +69,4 @@ class MaskedWords:
                     error += here * float(block_error(state, self.taught[i], batch["attention_mask"]))
                     tokens += here
         found = {"log_likelihood": likelihood / words, "masked_accuracy": right / words}
-        return found | ({"state_error": error / tokens} if self.taught else {})
+        return found | ({"negative_state_error": -error / tokens} if self.taught else {})

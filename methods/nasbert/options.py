@@ -79,12 +79,16 @@ class ShrinkingOptions(Options):
 class SelectionOptions(Options):
     """The `candidates` with the least sum of block losses are evaluated whole (section 3.4). `dev_batches`: 0 for the whole dev set.
 
+    `criterion`: which of them is best on held-out text: by the log-likelihood of masked words, or by the last state's mean squared error
+    to the teacher's, for teachers whose output layer for masked words is poor (the paper's "validation loss" leaves it open).
+
     The tables cannot tell embedding widths apart. `embedding: paper` takes the width that the paper's found networks of that size
     have (table 10; without a limit on all parameters the widest), `searched` the widest that the budget allows.
     """
 
     candidates: Count = 100
     dev_batches: CountOrZero = 0
+    criterion: Literal["log_likelihood", "state_error"] = "log_likelihood"
     embedding: Literal["paper", "searched"] = "paper"
 
 

@@ -52,6 +52,7 @@ class NasBertRecipe(CorpusRecipe):
     def __init__(self, options: NasBertOptions) -> None:
         self.options = options
         self.candidates = options.selection.candidates
+        self.criterion = {"log_likelihood": "log_likelihood", "state_error": "negative_state_error"}[options.selection.criterion]
         pretrained = (options.teacher.length,) if options.teacher.source == "pretrain" else ()
         self.lengths = (*pretrained, options.supernet.length, options.retrain.length)
         self.assembled_texts = options.selection.dev_batches * (options.shrinking.dev_batch_size or options.supernet.batch_size)

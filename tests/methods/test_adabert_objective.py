@@ -244,6 +244,17 @@ def test_the_loss_of_a_depth_reads_its_cells_alone_and_every_depth_has_a_gradien
     assert depth.grad is not None and (depth.grad > 0).all(), "each depth's loss is its gradient"
 
 
+@pytest.mark.parametrize("head", [PAIR, CLASSES], ids=["pair", "single"])
+def test_no_head_sees_padding(head: Head) -> None:
+    model = SearchModel(supernet_of(head=head), SearchOptions()).eval()
+    batch, weights = batch_of(head), model.supernet.probabilities()
+    longer = {name: torch.nn.functional.pad(tensor, (0, 7)) for name, tensor in batch.items()}
+    with torch.no_grad():
+        short, long = model(batch, weights), model(longer, weights)
+    torch.testing.assert_close(long.depth_logits, short.depth_logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(long.hidden_logits, short.hidden_logits, rtol=1e-5, atol=1e-5)
+
+
 def test_label_loss_of_values() -> None:
     logits = torch.tensor([[[1.0], [2.0]], [[0.0], [4.0]]])
     torch.testing.assert_close(label_loss(VALUES, logits, torch.tensor([0.0, 4.0])), torch.tensor([2.5, 0.0]))

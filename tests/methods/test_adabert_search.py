@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.planted import PLANTED, planted_options, planted_task
+from benchmarks.planted import PLANTED, kept_operations, planted_options, small_backbone
 from methods.adabert import levels
 from methods.adabert.derivation import derive
 from methods.adabert.options import ArchitectureOptimiser, Optimiser, SearchOptions
 from methods.adabert.sampling import SAMPLERS
 from methods.adabert.search_data import divide, search_rows
+from methods.adabert.search_diagnostics import agreement, collapsed, curvature, drift, loss_shares, starved, undecided
 from methods.adabert.search_step import SearchStep
 from methods.adabert.steppers import SearchStepper, learning_rate
 from methods.adabert.supernet import AdaBertSupernet
@@ -30,7 +31,7 @@ from methods.supernet import inputs
 from methods.tasks.batches import separate
 from methods.training import stage
 from methods.training.loop import Loop
-from tests.methods.adabert_search_cases import SMALL, context_of, options_of, searched, signals_of, task_of
+from tests.methods.adabert_search_cases import context_of, options_of, searched, signals_of, task_of
 
 BUDGET = {"efficiency": "budget", "limits": {"max_flops": 6e4, "length": 16}}
 EVERYTHING = {
@@ -119,7 +120,8 @@ def test_a_search_leaves_its_log_and_diagnostics(tiny_backbone: Backbone, tmp_pa
         assert found == pytest.approx(supernet.edge_logits[edge].tolist(), rel=1e-6)
     architecture = derive(supernet.space, supernet.edge_logits, supernet.depth_logits)
     assert float(rows[-1]["derived.K"]) == architecture.choices["K"] and float(rows[-1]["labels"]) > 0
-    expected = supernet.expected_costs(supernet.probabilities(), 128)
+    with torch.no_grad():
+        expected = supernet.expected_costs(supernet.probabilities(), 128)
     assert float(rows[-1]["flops"]) == pytest.approx(float(expected.flops)) and float(rows[-1]["params"]) == pytest.approx(
         float(expected.parameters)
     )
@@ -156,12 +158,10 @@ def test_another_supernet_or_other_options_do_not_continue_a_search(tiny_backbon
         search(context, options, supernet, signals)
 
 
-def test_a_planted_operation_is_found(tiny_backbone: Backbone, tmp_path: Path) -> None:
+def test_a_planted_operation_is_found(tmp_path: Path) -> None:
     """`python -m benchmarks.planted` counts over more seeds."""
-    context = context_of(tiny_backbone, tmp_path, seed=1, task=planted_task(1))
-    supernet = searched(context, planted_options())
-    nodes = derive(supernet.space, supernet.edge_logits, supernet.depth_logits).choices["nodes"]
-    assert sum(name == PLANTED for node in nodes for _, name in node) >= 2
+    kept = kept_operations(tmp_path, small_backbone(tmp_path / "backbone"), 1, planted_options())
+    assert kept.count(PLANTED) >= 2
 
 
 def test_a_trap_is_recognised(tiny_backbone: Backbone, tmp_path: Path) -> None:
@@ -255,5 +255,27 @@ def test_learning_rates_and_clipping_are_each_their_own() -> None:
     assert a.item() == rested and w.item() == pytest.approx(-1.0)
 
 
-def test_small_stands_for_a_whole_space() -> None:
-    assert options_of().cells == SMALL["cells"]
+# --- diagnostics ---
+
+
+def rows_of(entropies: list[tuple[float, float, float]]) -> list[dict[str, float]]:
+    """One row per step: the entropies of two edges and of the depth."""
+    names = ("entropy.node0.0", "entropy.node0.1", "entropy.K")
+    return [{"step": float(i), "K=1": 0.0, "K=2": 0.0, **dict(zip(names, row, strict=True))} for i, row in enumerate(entropies)]
+
+
+def test_diagnostics_by_hand() -> None:
+    assert undecided(rows_of([(1.0, 1.0, 1.0)] * 9 + [(0.9, 0.8, 0.5)]), 10)["alarm"] is False
+    late = undecided(rows_of([(1.0, 1.0, 1.0)] * 9 + [(0.97, 0.96, 0.5)]), 10)
+    assert late["alarm"] and "operations undecided" in late["why"] and late["value"]["edges"] == pytest.approx(0.965)
+    early = undecided(rows_of([(1.0, 1.0, 1.0), (1.0, 0.1, 1.0), *[(0.5, 0.1, 0.5)] * 8]), 10)
+    assert early["alarm"] and early["why"].endswith("node0.1")
+    assert [collapsed(free, 4)["alarm"] for free in (0, 1, 2, 4)] == [False, False, True, True]
+    assert [drift({"K=1": 0.0, "node0.0.a": 1.0}, {"K=1": x, "node0.0.a": 1.1})["alarm"] for x in (0.1, 0.3)] == [True, False]
+    assert starved([80.0, 10.0, 10.0], 3)["value"]["reached"] == pytest.approx([1.0, 0.2, 0.1])
+    assert [starved([80.0, 10.0, 10.0], cells)["alarm"] for cells in (1, 2, 3)] == [False, False, True]
+    assert [agreement([{"cosine": 1.0}, {"cosine": x}])["alarm"] for x in (0.0, -0.9)] == [False, True]
+    shares = {"step": 0.0, "cosine": 0.0, "labels.edges": 0.5, "labels.depth": 0.1, "efficiency.edges": 0.5, "efficiency.depth": 0.9}
+    assert loss_shares([shares])["alarm"] and "0.900 of that of depth" in loss_shares([shares])["why"]
+    assert not loss_shares([{**shares, "efficiency.depth": 0.3}])["alarm"]
+    assert [curvature([1.0, 2.0], fired)["alarm"] for fired in (0, 1)] == [False, True]

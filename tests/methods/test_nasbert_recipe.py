@@ -81,7 +81,7 @@ def test_the_tables_alone_answer_a_budget_and_costs_are_recounted_exactly(run: R
 def test_what_is_assembled_is_measured_as_the_extracted_network_is(run: Run) -> None:
     estimate = some_estimates(run)[0]
     found = run.recipe.assemble(run.corpus, run.supernet, estimate.architecture)  # type: ignore[attr-defined]
-    assert set(found) == {"log_likelihood", "masked_accuracy", "state_error"} and found["log_likelihood"] < 0
+    assert set(found) == {"log_likelihood", "masked_accuracy", "negative_state_error"} and found["log_likelihood"] < 0
     extracted = run.supernet.extract(estimate.architecture).eval()  # type: ignore[attr-defined]
     measured = copy.copy(run.recipe)
     again = measured.measure(run.corpus, extracted, "search")

@@ -22,4 +22,5 @@ def mean_cosine(loss: Tensor, edges: Tensor, create_graph: bool = False) -> Tens
         return loss.new_ones(())
     unit = alive / alive.norm(dim=1, keepdim=True)
     first, second = torch.triu_indices(len(alive), len(alive), 1)
-    return (unit @ unit.T)[first, second].mean()
+    cosines: Tensor = (unit @ unit.T)[first, second]
+    return cosines.mean()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from methods.adabert.supernet import AdaBertSupernet
 
@@ -20,6 +20,16 @@ def operations(supernet: AdaBertSupernet) -> dict[str, list[nn.Parameter]]:
         if place[1] == "nodes":
             found.setdefault(".".join(place[:5]), []).append(parameter)
     return found
+
+
+def _of_all_processes(sums: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Added up over processes, whose shares of a batch differ, so that all freeze the same."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return sums
+    gathered: list[dict[str, list[float]]] = [{} for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(gathered, sums)
+    places = sorted({place for part in gathered for place in part})
+    return {place: [sum(part.get(place, [0.0, 0.0])[i] for part in gathered) for i in range(2)] for place in places}
 
 
 @dataclass
@@ -52,7 +62,8 @@ class OperationStop:
     def after(self, step: int) -> bool:
         """Called after every step; never ends the search."""
         if step % self.every == 0:
-            self._freeze([place for place, (total, count) in self.sums.items() if total / count < self.threshold])
+            sums = _of_all_processes(self.sums)
+            self._freeze([place for place, (total, count) in sums.items() if total / count < self.threshold])
             self.sums.clear()
         return False
 
