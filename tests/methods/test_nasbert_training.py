@@ -228,7 +228,7 @@ def test_two_processes_draw_the_same_paths(tmp_path: Path) -> None:
     """Two processes on gloo: equal weights in both, equal survivors, and the paths of one process alone."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "--module", "tests.methods.two_processes", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (json.loads((tmp_path / f"rank{i}.json").read_text()) for i in (0, 1))
     assert one == two
