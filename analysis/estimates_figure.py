@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from search.measurement import Measurement
 
+MEASURED = {"log_likelihood": "log-likelihood (nats per word)", "negative_state_error": "−error of the last state"}
+"""What may have been measured of assembled networks, in words."""
 COLOURS = {"flops": "FLOPs", "parameters": "parameters", "other_parameters": "parameters outside the embedding"}
 _RAMP = "cividis"
 """Its lightness grows evenly: it can be read in grey and by the colour-blind."""
@@ -83,7 +85,8 @@ def _draw(run: Run, panels: list[_Panel], colour: str, path: Path) -> Path:
             _draw_panel(axes, run, panel, [float(getattr(m.costs, colour)) / divisor for m in panel.assembled], scale)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        figure.supylabel("assembled: log-likelihood (nats per word)", fontsize=9)
+        measured = {m.metric: "" for panel in panels for m in panel.assembled}
+        figure.supylabel("assembled: " + ", ".join(MEASURED.get(name, name) for name in measured), fontsize=9)
         sns.despine(figure)
         numbers = FuncFormatter(lambda value, _: f"{value:g}")
         bar = figure.colorbar(ScalarMappable(scale, _RAMP), ax=grid, ticks=LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), format=numbers)
@@ -105,3 +108,4 @@ def _draw_panel(axes: Axes, run: Run, panel: _Panel, spent: list[float], scale: 
     words = found.words.replace(" (", f", n = {len(qualities)}\n(") if found.low is not None else f"{found.words}, n = {len(qualities)}"
     axes.set_title(f"{run.corpus}, {panel.method}, seed {panel.seed}\nSpearman {words}", loc="left")
     axes.set_xlabel("predicted: −loss (sum of blocks)")
+    axes.locator_params(axis="x", nbins=5)
