@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.alpha_figure import alpha
     from analysis.estimates_figure import estimates
     from analysis.figures import pareto
     from analysis.head_to_head import HeadToHead
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "HeadToHead": "analysis.head_to_head",
+    "alpha": "analysis.alpha_figure",
     "bootstrap_interval": "analysis.statistics",
     "estimates": "analysis.estimates_figure",
     "mcnemar": "analysis.statistics",
@@ -28,7 +30,7 @@ _HOME = {
 }
 
 __all__ = [
-    "HeadToHead", "bootstrap_interval", "estimates", "mcnemar", "paired_permutation", "pareto", "rank_correlations", "shrinking",
+    "HeadToHead", "alpha", "bootstrap_interval", "estimates", "mcnemar", "paired_permutation", "pareto", "rank_correlations", "shrinking",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from analysis.description import SHORT_ID
+from analysis.diagnoses import alarms
 from analysis.ranks import SCORES, sentences
 from analysis.rows import WINDOW, Block, Row
 from methods.budget import format_quantity
@@ -20,6 +21,10 @@ EMPTY = "–"
 WORK = (
     "Corpus: FLOPs of a network's work on unlabelled text, whole; `train` has it divided by what it serves: stages for all networks by "
     "tasks x budgets, a network's own by tasks. Rows beside the winners' have what was trained for their networks alone."
+)
+WAYS = (
+    "Name (alpha) or (... search): what the method's own rule or that strategy found alone, on the same supernet; the row without is the "
+    "best of all that was scored. z: distance to the mean of the random networks, in their standard deviations."
 )
 SPLITS = "Architectures are chosen on the split `search` alone; `validation` is reported, never ranked by."
 
@@ -159,6 +164,8 @@ def conventions(blocks: Sequence[Block]) -> list[str]:
     ]
     if any(row.corpus_flops is not None for block in blocks for row in block.rows):
         lines.insert(-1, WORK)
+    if any(row.kind == "selection" for block in blocks for row in block.rows):
+        lines.insert(4, WAYS)
     return lines
 
 
@@ -169,6 +176,11 @@ def title(block: Block) -> str:
 
 
 def remarks(table: HeadToHead) -> list[str]:
-    """What stands below all tables: work on corpora, and rank correlations with what they mean."""
+    """What stands below all tables: how things were trained, work on corpora, rank correlations with what they mean, alarms."""
     ranked = sentences(table.ranks, named=len(table.runs) > 1)
-    return [*table.work, *ranked, *([SCORES] if ranked else [])]
+    return [*table.facts, *table.work, *ranked, *([SCORES] if ranked else []), *alarm_lines(table)]
+
+
+def alarm_lines(table: HeadToHead) -> list[str]:
+    """What diagnostics of searches warn of."""
+    return alarms(table.diagnoses, named=len(table.runs) > 1)

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.controls import (
+    FLOOR,
+    FLOORS,
     HAND_MADE,
     RANDOM,
     TEACHER,
     TRUNCATED,
     UNTRAINED,
-    hand_made_within,
+    costliest_within,
     measured_controls,
     other_controls,
     random_in_window,
@@ -35,12 +37,12 @@ _OF_THE_SUPERNET = "the method's supernet, trained once for all rows"
 
 
 def control_rows(place: Place, method: str, winners: Sequence[Winner]) -> list[Row]:
-    """A method's own controls: random architectures, hand-made networks, the winners' shapes in other weights.
+    """A method's own controls: random architectures, floors, hand-made networks, the winners' shapes in other weights.
 
     Ways to finish that the run asked for under other budgets alone have no row.
     """
     names = other_controls(place.run, place.task, method)
-    rows = [random_row(place, method)]
+    rows = [random_row(place, method), *floor_rows(place, method)]
     for name in sorted(names, key=lambda name: (name != HAND_MADE, name in UNTRAINED, name.startswith(HAND_MADE))):
         if name in UNTRAINED:
             rows.append(untrained_row(place, method, winners, name))
@@ -79,9 +81,27 @@ def random_row(place: Place, method: str) -> Row:
     return _row(place, f"{RANDOM} ({method})", method, Cells(values, cells.why), cost)
 
 
+def floor_rows(place: Place, method: str) -> list[Row]:
+    """What the method has to beat, seed by seed: of each kind the costliest that meets the budget; none where it has no such controls."""
+    run, task, rows = place.run, place.task, []
+    who = f"{method} {FLOOR}"
+    if not any(row.method == who for row in run.stages):
+        return []
+    for name in FLOORS:
+        found = list(costliest_within(run, task, name, place.budget).values())
+        if found and found[0].architecture.method == method:
+            rows.append(_row(place, name, method, _cells(place, found), _own_cost(place, method, found, FLOOR)))
+        elif found:
+            rows.append(_row(place, name, method, _cells(place, found), stages_cost(run, task, who, [name])))
+        elif measured_controls(run, task, name):
+            reason = f"none fits: smallest {_smallest(measured_controls(run, task, name), place.budget)}"
+            rows.append(_row(place, name, method, _nothing(reason), no_training(reason)))
+    return rows
+
+
 def hand_made_rows(place: Place, method: str, name: str) -> list[Row]:
     """The hand-made network of the budget, seed by seed; finished in another way (`name` says which) it is the same network."""
-    chosen = hand_made_within(place.run, place.task, method, place.budget)
+    chosen = costliest_within(place.run, place.task, HAND_MADE, place.budget, method)
     if name != HAND_MADE:
         return _rows_where_measured(place, method, name, ((m.seed, m.architecture) for m in chosen.values()))
     label = f"{HAND_MADE} ({method})"

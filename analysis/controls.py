@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from search.measurement import Measurement
 
 TEACHER, RANDOM, TRUNCATED, HAND_MADE = "teacher", "random", "truncated-kd", "hand-made"
+FLOORS, FLOOR = ("bag-of-embeddings", "fixed-cnn"), "floor"
+"""What a method has to beat; their stages are recorded as another way to finish."""
 UNTRAINED = ("untrained", "rewired-cut", "teacher-cut")
 """What recipes call architectures cut from the weights before the first trained stage."""
 
@@ -26,7 +28,7 @@ def measured_controls(run: Run, task: str, name: str, split: str = "validation",
 def other_controls(run: Run, task: str, method: str) -> list[str]:
     """The names of a method's controls other than random ones, in order of first appearance."""
     found = dict.fromkeys(m.control for m in run.controls(task) if m.architecture.method == method)
-    return [name for name in found if name not in (TEACHER, RANDOM, TRUNCATED)]
+    return [name for name in found if name not in (TEACHER, RANDOM, TRUNCATED, *FLOORS)]
 
 
 def way_of(control: str) -> str:
@@ -51,13 +53,13 @@ def random_in_window(run: Run, task: str, method: str, budget: Budget) -> list[M
     return [m for m in found if WINDOW[0] - 1e-9 <= used_share(budget, m) <= WINDOW[1]]
 
 
-def hand_made_within(run: Run, task: str, method: str, budget: Budget) -> dict[int, Measurement]:
-    """By seed: of the hand-made networks on `validation` that meet the budget the one of most FLOPs, then parameters.
+def costliest_within(run: Run, task: str, name: str, budget: Budget, method: str | None = None) -> dict[int, Measurement]:
+    """By seed: of the controls of that name on `validation` that meet the budget the one of most FLOPs, then parameters.
 
     A run makes one for each budget by that rule; those made for smaller budgets meet a larger one too.
     """
     chosen: dict[int, Measurement] = {}
-    for m in measured_controls(run, task, HAND_MADE, method=method):
+    for m in measured_controls(run, task, name, method=method):
         if used_share(budget, m) <= 1 and (m.seed not in chosen or _size(m) > _size(chosen[m.seed])):
             chosen[m.seed] = m
     return dict(sorted(chosen.items()))

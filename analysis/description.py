@@ -22,22 +22,27 @@ def describe(architecture: Architecture, width: int | None = None) -> str:
 
 
 def _in_order(choices: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Layers first, for depth is what one looks for first."""
-    return sorted(choices.items(), key=lambda item: item[0] != "layers")
+    """Layers first, for depth is what one looks for first; the version of a schema says nothing of the network."""
+    return sorted(((name, value) for name, value in choices.items() if name != "schema"), key=lambda item: item[0] != "layers")
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "(" + " ".join(f"{name}={_value(inner)}" for name, inner in value.items()) + ")"
-    if not isinstance(value, list):
-        return str(value)
-    if not value:
-        return "none"
+    if not isinstance(value, list) or not value:
+        return "none" if value == [] else str(value)
     if all(type(entry) is int for entry in value):
         return _integers(value)
+    if all(map(_is_node, value)):
+        return " ".join("(" + " ".join(f"{source}:{operation}" for source, operation in node) + ")" for node in value)
     if len(value) > 1 and all(isinstance(entry, dict) and entry.keys() == value[0].keys() for entry in value):
         return " ".join(_runs([f"({':'.join(map(_within, entry.values()))})" for entry in value]))
     return " ".join(_runs([_value(entry) for entry in value]))
+
+
+def _is_node(value: Any) -> bool:
+    """The edges of a node of a cell: [[0, "conv_3"], [1, "identity"]], by source."""
+    return isinstance(value, list) and bool(value) and all(isinstance(e, list) and [type(x) for x in e] == [int, str] for e in value)
 
 
 def _within(value: Any) -> str:

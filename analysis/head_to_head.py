@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from analysis.control_rows import control_rows, teacher_row, truncated_row
 from analysis.corpus import corpus_block, corpus_work
+from analysis.diagnoses import Diagnosis, diagnoses, help_sentences
 from analysis.method_row import method_row
 from analysis.ranks import RankCorrelation, rank_correlations
 from analysis.rows import Block, Place, Row, joined
 from analysis.runs import Run, open_runs
+from analysis.selection_rows import selection_rows
 from analysis.verdict import verdict
 from analysis.winners import winners
 from methods.budget import Budget
@@ -29,7 +31,8 @@ class HeadToHead:
     """The comparison: a block for each task and budget. `runs` are the names of the runs that were read.
 
     `corpora`: for each corpus and budget how well pre-trained networks find masked words; `ranks`: how well scores before finishing
-    order the networks; `work`: what was done on corpora, in words.
+    order the networks; `work`: what was done on corpora, in words; `diagnoses`: how searches went, where a method tells; `facts`: how
+    things were trained, in words.
     """
 
     blocks: tuple[Block, ...]
@@ -37,6 +40,8 @@ class HeadToHead:
     corpora: tuple[Block, ...] = ()
     ranks: tuple[RankCorrelation, ...] = ()
     work: tuple[str, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
+    facts: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -73,23 +78,26 @@ def head_to_head(
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     try:
         _check_tasks(opened, tasks)
-        blocks, corpora, ranks = [], [], []
+        blocks, corpora, ranks, found = [], [], [], []
         for run in opened:
             for task in [*run.tasks, run.corpus] if tasks is not None else run.tasks:
                 if tasks is None or task in tasks:
                     blocks += [_block(run, task, budget, named=len(opened) > 1) for budget in (run.budgets if budgets is None else budgets)]
             if tasks is None and run.corpus_methods:
                 corpora += [corpus_block(run, budget) for budget in (run.budgets if budgets is None else budgets)]
-            ranks += [found for method in run.all_methods for found in rank_correlations(run, method)]
+            ranks += [correlation for method in run.all_methods for correlation in rank_correlations(run, method)]
+            found += [d for d in diagnoses(run) if tasks is None or d.task in tasks]
         if not blocks and not corpora:
             places = ", ".join(str(run.path) for run in opened)
             missing = "no budget is given" if any(run.tasks for run in opened) else "nothing was measured yet; go on with `elastibench run`"
             raise UserError(f"{places}: {missing}")
         work = [sentence for run in opened for sentence in corpus_work(run, named=len(opened) > 1)]
+        facts = [f"{f'{run.name}, ' if len(opened) > 1 else ''}{about}: {text}." for run in opened for about, text in run.facts.items()]
     finally:
         for run in opened:
             run.close()
-    return HeadToHead(joined(blocks), tuple(run.name for run in opened), joined(corpora), tuple(ranks), tuple(work))
+    names = tuple(run.name for run in opened)
+    return HeadToHead(joined(blocks), names, joined(corpora), tuple(ranks), tuple(work), tuple(found), tuple(facts))
 
 
 def _check_tasks(opened: Sequence[Run], tasks: Sequence[str] | None) -> None:
@@ -105,8 +113,10 @@ def _block(run: Run, task: str, budget: Budget, named: bool) -> Block:
     found = {method: winners(run, task, method, budget) for method in run.methods(task)}
     rows = [method_row(place, method, result) for method, result in found.items()]
     for method, result in found.items():
+        rows += selection_rows(place, method)
         rows += control_rows(place, method, [] if isinstance(result, str) else result)
     rows += [truncated_row(place), teacher_row(place)]
     head = f"{run.name}, " if named else ""
-    sentences = tuple(head + verdict(run, task, method, budget, result) for method, result in found.items())
-    return Block(task, budget, run.length, run.batch, tuple(rows), sentences)
+    sentences = [verdict(run, task, method, budget, result) for method, result in found.items()]
+    sentences += [sentence for method in found for sentence in help_sentences(run, task, method, budget)]
+    return Block(task, budget, run.length, run.batch, tuple(rows), tuple(head + sentence for sentence in sentences))

@@ -1,4 +1,4 @@
-"""The row of a method: its winners under a budget."""
+"""The row of a method: its winners under a budget, or what one way of searching found."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from analysis.winners import Winner
 
 
-def method_row(place: Place, method: str, found: list[Winner] | str) -> Row:
-    """`found`: one winner per seed, or why there is none."""
+def method_row(place: Place, method: str, found: list[Winner] | str, by: str = "", name: str = "") -> Row:
+    """`found`: one winner per seed, or why there is none. `by`: what found them, where the row is of that alone; `name`: the row's then."""
     run, task = place.run, place.task
-    searched = search_cost(run, task, method, place.budget)
+    searched = search_cost(run, task, method, place.budget, by or None)
+    head = (*place.names, name or method, "selection" if by else "method", method, place.metric)
     if isinstance(found, str):
         columns = ("architecture", "architecture_id", "search_quality", *QUALITY_COLUMNS, *COST_COLUMNS)
         spent = training_cost(run, task, method, [Trained(seed) for seed in run.seeds(task, method)])
         cells = together(empty(columns, found), searched, spent)
-        return Row(*place.names, method, "method", method, place.metric, **cells.values, why=cells.why)
+        return Row(*head, **cells.values, why=cells.why)
     finished = [w.finished for w in found if w.finished is not None]
     kinds = "/".join(sorted({w.answer.kind for w in found}))
     cells = together(
@@ -33,4 +34,4 @@ def method_row(place: Place, method: str, found: list[Winner] | str) -> Row:
         searched,
         training_cost(run, task, method, [Trained(w.seed, w.answer.architecture) for w in found]),
     )
-    return Row(*place.names, method, "method", method, place.metric, **cells.values, why=cells.why)
+    return Row(*head, **cells.values, why=cells.why)

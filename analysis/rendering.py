@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.cells import Footnotes, conventions, parts, remarks
+from analysis.cells import Footnotes, alarm_lines, conventions, parts, remarks
 from analysis.latex import latex
 from analysis.ranks import SCORES, RankCorrelation, ranks_table
 from analysis.rows import Block
@@ -72,9 +72,13 @@ def _markdown(table: HeadToHead) -> str:
         headings, body = part.cells(notes)
         pieces += [f"### {part.title}", "", _grid(headings, body, ["left" if c.left else "right" for c in part.columns]), ""]
         pieces += [f"- {sentence}" for sentence in part.sentences] + [""] * bool(part.sentences)
-    pieces += [f"- {line}" for line in table.work] + [""] * bool(table.work)
+    said = [*table.facts, *table.work]
+    pieces += [f"- {line}" for line in said] + [""] * bool(said)
     if table.ranks:
         pieces += ["### Rank correlations", "", ranks_markdown(table.ranks), "", SCORES, ""]
+    warned = alarm_lines(table)
+    if warned:
+        pieces += ["### Alarms of searches", "", *(f"- {line}" for line in warned), ""]
     pieces += [f"- {line}" for line in [*notes.lines(), *conventions(table.blocks)]]
     return "\n".join(pieces)
 
@@ -128,6 +132,8 @@ def _json(table: HeadToHead) -> str:
         "rows": _finite(_records(table)),
         "sentences": [*(sentence for block in table.blocks for sentence in block.sentences), *table.work],
         "rank_correlations": [correlation.data() for correlation in table.ranks],
+        "diagnostics": _finite([diagnosis.data() for diagnosis in table.diagnoses]),
+        "facts": list(table.facts),
     }
     return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
 

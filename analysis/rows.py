@@ -34,6 +34,8 @@ class Place:
 class Row:
     """One method or control under one budget; None means empty, and `why` says why, by column name.
 
+    `kind`: `method` (what the method ships), `selection` (what one way of searching found, where a method has several), or `control`.
+
     `quality`: mean of the main metric on `validation` over `networks` networks of `seeds` seeds, `spread` their standard deviation,
     `lowest` and `highest` their range; `interval_low`, `interval_high`: 95 % bootstrap interval of the mean over examples.
     `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less the teacher's, in points

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from search.archive import Archive
     from search.measurement import Measurement
     from search.predictions import Predictions
+    from search.selections import Selection
     from search.tables import SearchRow, StageRow
 
 QUALITY_SPLIT = "validation"
@@ -28,7 +29,8 @@ class Run:
     """What the analysis reads of a run folder. `name` is what tables call it; `length` and `batch` are those of its FLOPs.
 
     `planned`: the experiment's tasks, measured yet or not. `corpus`: the name under which work on unlabelled text is kept ('': none);
-    `corpus_seed`: the seed of the one supernet that serves all seeds (None: every seed has its own).
+    `corpus_seed`: the seed of the one supernet that serves all seeds (None: every seed has its own). `options`: of each method, by its
+    name, as the experiment has them.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Run:
     planned: tuple[str, ...] = ()
     corpus: str = ""
     corpus_seed: int | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def archive(self) -> Archive:
@@ -62,6 +65,19 @@ class Run:
     @cached_property
     def searches(self) -> list[SearchRow]:
         return self.archive.searches()
+
+    @cached_property
+    def selections(self) -> list[Selection]:
+        from search.selections import selections
+
+        return selections(self.archive)
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """How things were trained, in words, by subject."""
+        from search.selections import facts
+
+        return facts(self.archive)
 
     @property
     def tasks(self) -> list[str]:
@@ -133,7 +149,8 @@ def _open(folder: Path, name: str) -> Run:
         task, corpus = experiment.get("task"), experiment.get("corpus") or {}
         planned = tuple(str(entry["name"]) for entry in ([task] if task else experiment.get("tasks") or []))
         size = int(cost.get("length", 128)), int(cost.get("batch", 1))
-        return Run(folder, name, budgets, *size, planned, str(corpus.get("name", "")), corpus.get("seed"))
+        options = {str(e["name"]): {key: e[key] for key in e if key != "name"} for e in experiment.get("methods") or []}
+        return Run(folder, name, budgets, *size, planned, str(corpus.get("name", "")), corpus.get("seed"), options)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is no experiment (a mapping with `budgets`, a list of limits, and `cost`: length and batch)") from error
 

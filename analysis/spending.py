@@ -51,14 +51,15 @@ def no_training(reason: str) -> Cells:
     return empty((*TRAINING_COLUMNS, *CORPUS_COLUMNS), reason)
 
 
-def search_cost(run: Run, task: str, method: str, budget: Budget) -> Cells:
+def search_cost(run: Run, task: str, method: str, budget: Budget, by: str | None = None) -> Cells:
     """Mean over seeds of what the search under this budget cost; a search that served every budget is counted whole.
 
-    Methods that are trained on the corpus are searched there, once for all tasks.
+    `by`: of one strategy, or of the method's own rule, alone. Methods that are trained on the corpus are searched there, once for all
+    tasks.
     """
     place = run.corpus if method in run.corpus_methods else task
-    rows = [row for row in run.searches if (row.task, row.method) == (place, method)]
-    rows = [row for row in rows if row.budget == budget.label()] or [row for row in rows if not row.budget]
+    rows = [row for row in run.searches if (row.task, row.method) == (place, method) and by in (None, row.strategy)]
+    rows = [row for row in rows if row.budget in (budget.label(), "")]
     if not rows:
         return empty(SEARCH_COLUMNS, "no search recorded")
     return Cells({f"search_{name}": _per_seed(rows, name) for name in ("evaluations", "seconds")}, {})

@@ -141,6 +141,10 @@ class TaskRecipe(Recipe):
     """The supernet is trained on the task, with its fine-tuned teacher."""
 
     scope: Scope = "task"
+    derived_by: str = ""
+    """What the table calls the choice of `derive`; empty where the method has no such rule."""
+    floor_controls: tuple[str, ...] = ()
+    """The names of what `floors` gives."""
 
     @abstractmethod
     def train(self, context: Context) -> Supernet:
@@ -162,6 +166,10 @@ class TaskRecipe(Recipe):
     def score(self, context: Context, supernet: Supernet, architecture: Architecture) -> Callable[[Batch], ModelOutput]:  # noqa: ARG002
         """How an architecture of the trained supernet is evaluated with shared weights: from a batch to what a network answers."""
         return partial(supernet.forward, architecture=architecture)
+
+    def rows_before_score(self, context: Context) -> int:  # noqa: ARG002 (one signature)
+        """So many rows of `train` are read through an architecture before `score` can evaluate it: part of what a search costs."""
+        return 0
 
     def derive(
         self,

@@ -150,21 +150,23 @@ def _strategy(name: str) -> str:
 class Controls(Options):
     """Rows that show what a method is worth; the teacher is always there.
 
-    `random`: so many random architectures in 90-100 % of each budget, finished as the winner is. `untrained`: the winner's shape
-    cut from untrained weights. `truncated_kd`: the teacher cut evenly to fewer layers and distilled; `true` or its options.
-    `equal_flops`: truncated-kd gets as many training FLOPs as the costliest method on that task, shared by the depths that the budgets
-    ask for; else its own `epochs` hold. A method that is trained on the corpus counts with its stages on the task and its stages on
-    the corpus divided by the number of tasks, controls left out.
+    `random`: so many random architectures in 90-100 % of each budget, finished as the winner is; 20 or more of a method with a rule of
+    derivation (AdaBERT) are scored with shared weights too and compete. `untrained`: the winner's shape cut from untrained weights.
+    `floors`: what a method names as the least that it has to beat (AdaBERT: bag of embeddings, fixed CNN). `truncated_kd`: the teacher
+    cut evenly to fewer layers and distilled; `true` or its options. `equal_flops`: truncated-kd gets as many training FLOPs as the
+    costliest method on that task, shared by the depths that the budgets ask for; else its own `epochs` hold. A method that is trained
+    on the corpus counts with its stages on the task and its stages on the corpus divided by the number of tasks, controls left out.
 
-    Of methods trained on the corpus: `hand_made` sets beside each budget's winner the hand-made network of the same budget, finished the
-    same way; `variants` are names of budgets under which both are also finished in the method's other ways (NAS-BERT: from the
-    supernet's weights, or from scratch).
+    `hand_made` sets beside each budget's winner the hand-made network of the same budget, finished the same way, where the method has
+    such networks; `variants` are names of budgets under which both are also finished in the method's other ways (NAS-BERT, AdaBERT:
+    from the supernet's weights, or from scratch).
     """
 
     random: Annotated[int, Field(ge=0)] = 5
     untrained: bool = True
     truncated_kd: Annotated[TruncatedOptions | None, BeforeValidator(_switched)] = Field(default_factory=TruncatedOptions)
     equal_flops: bool = True
+    floors: bool = True
     hand_made: bool = False
     variants: tuple[str, ...] = ()
 

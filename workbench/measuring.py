@@ -61,12 +61,17 @@ class Measurer:
         self.archive.add(measurement, predictions)
         return measurement
 
-    def network(self, network: Network, architecture: Architecture, kind: Kind, control: str = "") -> dict[str, Measurement]:
-        """A stand-alone network on `search` and on all that the task reports on (MNLI has a mismatched `validation` too), by split."""
+    def network(
+        self, network: Network, architecture: Architecture, kind: Kind, control: str = "", used: Costs | None = None
+    ) -> dict[str, Measurement]:
+        """A stand-alone network on `search` and on all that the task reports on (MNLI has a mismatched `validation` too), by split.
+
+        `used`: the costs to keep, where the network is not in the form that ships.
+        """
         splits = [name for name in self.task.split_names if name != "train"]
         network = network.to(self.hardware.device).eval()
         latency = {device: table.network(network.spec) for device, table in self.devices.items()}
-        used = replace(costs(network.spec, self.cost.length, self.cost.batch), latency=latency)
+        used = used or replace(costs(network.spec, self.cost.length, self.cost.batch), latency=latency)
         digest = weights_digest(network)
         return {
             split: self.keep(lambda batch: network(**inputs(batch)), architecture, used, split, digest, kind, control) for split in splits

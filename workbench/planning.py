@@ -257,7 +257,9 @@ def times_of(experiment: Experiment, member: Member, stage: StagePlan) -> int:
     if stage.per == "budget":
         return budgets
     pair = 1 + controls.hand_made
-    return budgets * (pair + controls.random) + len(controls.variants) * len(member.recipe.variants) * pair
+    recipe = member.on_task
+    beside = 0 if recipe is None else bool(recipe.derived_by) + controls.floors * len(recipe.floor_controls)
+    return budgets * (pair + beside + controls.random) + len(controls.variants) * len(member.recipe.variants) * pair
 
 
 def _against(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from methods.errors import UserError
@@ -37,18 +37,26 @@ def check_trained(recorded: list[StageRow], places: Iterable[Place]) -> None:
     nothing to be read."""
     for place in places:
         folder = place.folder
-        begun = {stage.name for stage in folder.iterdir() if stage.is_dir()} - {"tensorboard"} if folder.is_dir() else set()
+        begun = {stage.name for stage in folder.iterdir() if _is_stage(stage)} - {"tensorboard"} if folder.is_dir() else set()
         rows = [row for row in recorded if (row.task, row.method, row.seed) == (place.task, place.method, place.seed)]
-        known = {row.stage for row in rows if row.steps or not place.recorded}
+        known = {row.stage for row in rows if row.steps}
         stages = {stage for stage in (known if place.recorded else begun | known) if place.matters(stage)}
         if not (stages or place.may_be_empty) or not all((folder / stage / "stage.json").is_file() for stage in stages):
             raise UserError(f"{folder}: the training there is not finished; go on with it first: elastibench run")
 
 
-def task_places(session: Session, options: TaskOptions, method: str, seed: int) -> list[Place]:
-    """Where the teacher's and a method's stages on a task lie."""
-    task, folder = options.name, session.folder
-    return [Place(folder.teacher(task), task, TEACHER, DATA_SEED), Place(folder.method(task, method, seed), task, method, seed)]
+def _is_stage(folder: Path) -> bool:
+    """Whether a folder is that of a stage, finished or begun; it may also hold stages of networks finished in another way, or what was
+    derived."""
+    marks = ("stage.json", "checkpoint.json", "weights.safetensors")
+    return folder.is_dir() and (not any(folder.iterdir()) or any((folder / name).exists() for name in marks))
+
+
+def task_places(session: Session, options: TaskOptions, found: Architecture, seed: int) -> list[Place]:
+    """Where the teacher's stages and those of a method's network on a task lie."""
+    task, folder, method = options.name, session.folder, found.method
+    own = Place(folder.method(task, method, seed), task, method, seed, _of_one(found, ()))
+    return [Place(folder.teacher(task), task, TEACHER, DATA_SEED), own]
 
 
 def task_teacher(session: Session, options: TaskOptions) -> Network:
@@ -67,8 +75,8 @@ def finished_on_corpus(
     tasks = _line(session, recipe, options)
     places = _corpus_places(session, recipe, member.name, found, session.experiment.corpus_seed(seed))
     for task in tasks:
-        teacher, own = task_places(session, task, member.name, seed)
-        places += [teacher, Place(own.folder, own.task, own.method, seed, _of_one(found, ()), recorded=True)]
+        teacher, own = task_places(session, task, found, seed)
+        places += [teacher, replace(own, recorded=True)]
     check_trained(recorded, places)
     context = session.corpus_context(member.name, session.experiment.corpus_seed(seed), lambda _: None)
     pretrained = recipe.pretrain(context, recipe.train(context), found)

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from methods.budget import Budget
-from methods.costs import costs
-from methods.evaluation import weights_digest
 from methods.network import Network
 from methods.recipe import Context, StageRecord, TaskRecipe
 from methods.space import Architecture
 from methods.supernet import Supernet
-from methods.training.progress import progress_bar
 from methods.training.teacher import fine_tune_teacher
-from search.loop import Evaluated, Pass, one_by_one, search
-from search.measurement import Measurement
+from search.limits import CostFunction
+from search.loop import SearchResult
 from search.query import Answer, best
-from search.random_controls import random_in_window
-from search.tables import SearchRow
+from search.selections import Selection, keep_selection
+from workbench.corpus_controls import random_within
+from workbench.corpus_running import winners_flops
 from workbench.experiment import DATA_SEED, TaskOptions
 from workbench.measuring import Measurer
 from workbench.progress import Reporter
 from workbench.session import Member, Session
+from workbench.shared_scores import SharedScores
+from workbench.task_controls import TaskControls
 
-if TYPE_CHECKING:
-    from transformers.utils.generic import ModelOutput
-
-    from methods.supernet import Batch
-
-TEACHER, RANDOM = "teacher", "random"
-
-
-def run_supernet(supernet: Supernet, architecture: Architecture, batch: Batch) -> ModelOutput:
-    """One architecture with the shared weights."""
-    return supernet.forward(batch, architecture)
+TEACHER = "teacher"
+RANKED = 20
+"""So many random controls show how well shared weights rank (a diagnostic of methods with a rule of their own)."""
 
 
 def teacher(session: Session, options: TaskOptions, reporter: Reporter) -> Network:
@@ -73,27 +63,26 @@ class MethodRun:
     stages: dict[str, StageRecord] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Trains (or reads back), searches, finishes the winners and measures the controls."""
+        """Trains (or reads back), searches, finishes what was chosen and measures the controls."""
         where = (self.options.name, self.member.name, f"seed {self.seed}")
         self.reporter.say(*where, "training")
         supernet = self.recipe.train(self.context).to(self.session.hardware.device).eval()
         self.reporter.say(*where, "search")
-        self.search(supernet)
+        scores = SharedScores(self.recipe, self.context, supernet, self.measurer, self.cost_of)
+        selected = self.search(scores)
         self.reporter.finished(self.options.name, self.member.name, f"search ({self.session.experiment.search.strategy})")
         self.reporter.say(*where, "winners and controls")
-        answers = self.winners(supernet)
-        for architecture in dict.fromkeys(answer.architecture for answer in answers):
+        chosen = dict.fromkeys([*(answer.architecture for answer in self.winners(scores.digest)), *selected])
+        for architecture in chosen:
             self.finish(supernet, architecture)
-        self.random(supernet)
-        if self.session.experiment.controls.untrained:
-            self.untrained(dict.fromkeys(answer.architecture for answer in answers))
+        TaskControls(self, supernet).run(chosen)
         if self.session.experiment.search.report_all:
-            self.report_all(supernet)
+            self.report_all(scores)
 
     @property
     def training_flops(self) -> float:
-        """Of all stages so far."""
-        return sum(stage.flops for stage in self.stages.values())
+        """Of all stages that the winners owe their weights to."""
+        return winners_flops(self.stages.values(), {found for budget in self.budgets if (found := self.best(budget))})
 
     @cached_property
     def context(self) -> Context:
@@ -111,88 +100,81 @@ class MethodRun:
         collate = s.collate(self.options, self.member.name)
         return Measurer(s.archive, s.task(self.options), collate, self.seed, s.experiment.cost, s.hardware)
 
-    @property
+    @cached_property
+    def cost_of(self) -> CostFunction:
+        return self.session.cost_of(self.member, self.session.task(self.options).head)
+
+    @cached_property
     def budgets(self) -> list[Budget]:
         """Those that the method can meet at all."""
         return self.session.possible(self.member, self.session.task(self.options).head)
 
-    def search(self, supernet: Supernet) -> None:
-        """Under every budget, with the shared weights on the split `search`."""
-        archive, chosen = self.session.archive, self.session.experiment.search
-        measurer = replace(self.measurer, task=self.measurer.task.restricted("search"))
-        digest = weights_digest(supernet)
-        cost_of = self.session.cost_of(self.member, self.session.task(self.options).head)
+    @cached_property
+    def random(self) -> list[Architecture]:
+        """Random architectures that use up each budget, in the order of their ids."""
+        count, space = self.session.experiment.controls.random, self.member.space
+        drawn = {a for budget in self.budgets for a in random_within(space, budget, self.cost_of, count, self.seed)}
+        return sorted(drawn, key=lambda architecture: architecture.id)
 
-        def evaluate(architecture: Architecture) -> Evaluated:
-            run = partial(run_supernet, supernet, architecture)
-            return measurer.measure(run, architecture, cost_of(architecture), "search", digest, "shared")
+    def search(self, scores: SharedScores) -> list[Architecture]:
+        """Under every budget, on the split `search`, by the strategy; then by the method's own rule, where it has one.
 
-        def known(architecture: Architecture) -> Measurement | None:
-            return measurer.known(architecture, "search", digest, "shared")
+        Returns what each of the two found where there are two: all of it is finished. Whatever was scored competes for the budgets.
+        """
+        scores = scores.on("search")
+        result = scores.search(self.budgets, self.session.experiment.search)
+        spent = [scores.cost(part.strategy, part.label, part.measurements) for part in result.passes]
+        selected = self._selected(result) + self._derived(scores) if self.recipe.derived_by else []
+        for one in selected:
+            keep_selection(self.session.archive, one)
+            if one.architecture and one.limits and one.by == self.recipe.derived_by:
+                label = next(budget.label() for budget in self.budgets if budget.limits() == one.limits)
+                spent.append(scores.cost(one.by, label, [scores.keep(one.architecture)]))
+        if spent:
+            self.session.archive.record_searches(spent)
+        if self.recipe.derived_by and self.session.experiment.controls.random >= RANKED:
+            for architecture in self.random:
+                scores.keep(architecture)
+        return [one.architecture for one in selected if one.architecture and one.limits]
 
-        bar = progress_bar(1, "search")
+    def _selected(self, result: SearchResult) -> list[Selection]:
+        """What the strategy alone would ship."""
+        found = []
+        for part in result.passes:
+            for budget in part.budgets:
+                answer = best(part.measurements, budget) if part.measurements else None
+                found.append(self._selection(part.strategy, budget, answer.architecture if isinstance(answer, Answer) else None))
+        return found
 
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+    def _derived(self, scores: SharedScores) -> list[Selection]:
+        """What the method's rule finds, without a budget and under each."""
+        return [
+            self._selection(self.recipe.derived_by, budget, self.recipe.derive(self.context, scores.supernet, budget, self.cost_of))
+            for budget in (Budget(), *self.budgets)
+        ]
 
-        budgets = self.budgets
-        if budgets:
-            evaluator = one_by_one(evaluate)
-            result = search(
-                self.member.space, evaluator, budgets, chosen.strategy, chosen.evaluations, self.seed, cost_of, known, archive.add, progress
-            )
-            archive.record_searches([self._cost_of_search(part) for part in result.passes])
-        bar.close()
+    def _selection(self, by: str, budget: Budget, found: Architecture | None) -> Selection:
+        return Selection(self.options.name, self.member.name, self.seed, by, budget.limits(), found)
 
-    def _cost_of_search(self, part: Pass) -> SearchRow:
-        """Added up from its measurements, so that an interrupted search costs what an uninterrupted one does; FLOPs at the mean length."""
-        split, collate = self.session.task(self.options).split("search"), self.measurer.collate
-        length = max(1, round(float(collate.encode(split).lengths.mean())))
-        shape, head = self.session.shape, self.session.task(self.options).head
-        flops = sum(costs(self.member.space.spec(m.architecture, shape, head, "hosted"), length).flops for m in part.measurements)
-        seconds = sum(m.seconds for m in part.measurements)
-        names = (self.options.name, self.member.name, self.seed, part.strategy, part.label)
-        return SearchRow(*names, len(part.measurements), seconds, float(flops * len(split)))
-
-    def winners(self, supernet: Supernet) -> list[Answer]:
-        """What the search chose under each budget, by this supernet's shared weights on `search`."""
+    def winners(self, digest: str) -> list[Answer]:
+        """The best under each budget by the shared weights on `search`; `digest`: of these."""
         measured = self.session.archive.measurements(self.options.name, self.member.name, "shared", "search")
-        digest = weights_digest(supernet)
         found = [m for m in measured if (m.seed, m.weights_digest) == (self.seed, digest)]
         answers = [best(found, budget) for budget in self.budgets] if found else []
         return [answer for answer in answers if isinstance(answer, Answer)]
+
+    def best(self, budget: Budget) -> Architecture | None:
+        """What this seed ships under a budget, by all that is measured now."""
+        found = [m for m in self.session.archive.measurements(self.options.name, self.member.name) if m.seed == self.seed]
+        answer = best(found, budget) if any(m.kind in ("shared", "finished") for m in found) else None
+        return answer.architecture if isinstance(answer, Answer) else None
 
     def finish(self, supernet: Supernet, architecture: Architecture, control: str = "") -> None:
         """The network that would ship, measured on `search` and `validation`."""
         network = self.recipe.finish(self.context, supernet, architecture)
         self.measurer.network(network, architecture, "control" if control else "finished", control)
 
-    def random(self, supernet: Supernet) -> None:
-        """Random architectures that use up each budget, finished as the winners are."""
-        cost, space = self.session.experiment.cost, self.member.space
-        shape, head = self.session.shape, self.session.task(self.options).head
-        batch_costs = partial(space.batch_costs, backbone=shape, head=head, length=cost.length, batch=cost.batch)
-        drawn = {
-            architecture
-            for budget in self.budgets
-            for architecture in random_in_window(space, batch_costs, budget, self.session.experiment.controls.random, self.seed)
-        }
-        for architecture in sorted(drawn, key=lambda a: a.id):
-            self.finish(supernet, architecture, RANDOM)
-
-    def untrained(self, architectures: Collection[Architecture]) -> None:
-        """The winners' shapes cut from the supernet before its first trained stage."""
-        if not architectures:
-            return
-        initial = self.recipe.initial(self.context).to(self.session.hardware.device).eval()
-        for architecture in architectures:
-            self.measurer.network(initial.extract(architecture), architecture, "control", self.recipe.initial_name)
-
-    def report_all(self, supernet: Supernet) -> None:
+    def report_all(self, scores: SharedScores) -> None:
         """Every architecture of an enumerable space on `validation`, whatever it costs; nothing is chosen by it."""
-        digest = weights_digest(supernet)
-        cost_of = self.session.cost_of(self.member, self.session.task(self.options).head)
         for architecture in self.member.space.enumerate():
-            run = partial(run_supernet, supernet, architecture)
-            self.measurer.keep(run, architecture, cost_of(architecture), "validation", digest, "shared")
+            scores.keep(architecture, "validation")

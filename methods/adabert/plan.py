@@ -78,7 +78,8 @@ class Plan:
         cells, edges = self.space.options.cells, sum(self.space.kept(n) for n in range(self.space.options.nodes))
         state = o.batch_size * self.length * self.space.options.width * _FLOAT
         memory = cost.parameters * _bytes_per_parameter(o.weights) + 3 * cells * edges * state
-        return StagePlan(FINISH, steps, examples, 3.0 * examples * cost.flops, memory, note="upper bound: the largest architecture")
+        note = "upper bound: the largest architecture"
+        return StagePlan(FINISH, steps, examples, 3.0 * examples * cost.flops, memory, note=note, per="network")
 
     def _rows(self, augmented: bool) -> int:
         return self.rows * (1 + self.copies) if augmented else self.rows

@@ -41,6 +41,8 @@ class AdaBertRecipe(TaskRecipe):
 
     scope = "task"
     initial_name = "untrained"
+    derived_by = "alpha"
+    floor_controls = ("bag-of-embeddings", "fixed-cnn")
 
     def __init__(self, options: AdaBertOptions) -> None:
         self.options = options
@@ -86,6 +88,11 @@ class AdaBertRecipe(TaskRecipe):
         """As an extracted copy whose batch-norm statistics are re-estimated on training rows; they are kept for the next time."""
         network = self._statistician(context).extract(_own(supernet), architecture)
         return lambda batch: cast("ModelOutput", network(**inputs(batch)))
+
+    def rows_before_score(self, context: Context) -> int:
+        o = self.options
+        estimated = o.derivation.batch_norm_batches * o.search.batch_size if o.normalisation == "batch" else 0
+        return min(estimated, len(context.task.split("train")))
 
     def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:
         return self._finish(context, supernet, architecture, self.options.finish.start)

@@ -1,4 +1,4 @@
-"""The embedded corpus: unlabelled text in the demo's language, sentences as the demo's backbone was pre-trained on."""
+"""The embedded corpus: unlabelled text in the demo's language, sentences such as the demo's backbone was pre-trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from methods.tasks.demo import TRAIN_ROWS, VALIDATION_ROWS, generate_demo
-from methods.tasks.demo_grammar import Opinion, draw_pair, exclaimed
+from methods.tasks.demo_grammar import draw_pair, exclaimed
 
 VERSION = 1
 """Another number where the text for a seed is another one."""
@@ -22,17 +22,17 @@ def generate_documents(words: int = WORDS, seed: int = 0) -> Iterator[list[str]]
     """
     rng = Random(f"demo text {seed}")
     rows = {text for split in generate_demo(TRAIN_ROWS, VALIDATION_ROWS, seed=0) for text in split.text}
-    opinions = _opinions(rng, rows)
+    sentences = _sentences(rng, rows)
     written = 0
     while written < words:
-        document = [exclaimed(next(opinions)) for _ in range(rng.randint(*SENTENCES))]
+        document = [next(sentences) for _ in range(rng.randint(*SENTENCES))]
         written += sum(len(sentence.split()) for sentence in document)
         yield document
 
 
-def _opinions(rng: Random, left_out: set[str]) -> Iterator[Opinion]:
-    """Opinions without end; the two of a pair stand apart from each other."""
+def _sentences(rng: Random, left_out: set[str]) -> Iterator[str]:
+    """Sentences without end, one of every pair of opposite verdicts."""
     while True:
-        drawn = [opinion for _ in range(100) for opinion in draw_pair(rng)]
-        rng.shuffle(drawn)
-        yield from (opinion for opinion in drawn if str(opinion) not in left_out)
+        opinion = rng.choice(draw_pair(rng))
+        if str(opinion) not in left_out:
+            yield exclaimed(opinion)

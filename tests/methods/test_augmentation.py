@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from methods.training.augmentation.options import AugmentationOptions
 from methods.training.augmentation.source import WordSource, open_source
 from methods.training.augmentation.variants import Copy, draw, make_copies
 from methods.training.augmentation.words import whole_words, words_of
+from tests.apart import printed_apart
 from tests.methods.augmentation_cases import DOUBLE, SINGLE, VOCABULARY, context, make_backbone, make_task, make_teacher
 
 EMBEDDINGS = AugmentationOptions(copies=2, source="embeddings", candidates=3)
@@ -188,10 +187,9 @@ print(augment(context(Path(sys.argv[2]), Backbone.load(sys.argv[1]), make_task()
 
 
 def test_another_process_makes_the_same_rows(backbone: Backbone, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, backbone.name, str(tmp_path / "other")]
-    other = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    other = printed_apart(SCRIPT, backbone.name, str(tmp_path / "other"))
     own = augment(context(tmp_path / "own", backbone, make_task()), AugmentationOptions(copies=2, candidates=3))
-    assert other.stdout.split()[-1] == own.digest
+    assert other.split()[-1] == own.digest
     assert (tmp_path / "other" / ROWS).read_bytes() == (tmp_path / "own" / ROWS).read_bytes()
 
 

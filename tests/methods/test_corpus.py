@@ -21,6 +21,7 @@ from methods.corpus.masked_words import masked_batches
 from methods.corpus.options import CorpusOptions
 from methods.errors import UserError
 from methods.tasks.task import ClosedSplit
+from tests.apart import printed_apart
 from tests.conftest import WORDS, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -183,9 +184,8 @@ def test_text_and_masks_are_the_same_in_another_process(tiny_backbone: Backbone,
         "from tests.methods.test_corpus import digests, load\nbackbone, data, folder = sys.argv[1:]\n"
         "print(json.dumps(digests(load(Backbone.load(backbone), data, Path(folder)))))"
     )
-    command = [sys.executable, "-c", code, str(tiny_backbone_folder), str(path), str(tmp_path / "other")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert json.loads(done.stdout.splitlines()[-1]) == here
+    printed = printed_apart(code, str(tiny_backbone_folder), str(path), str(tmp_path / "other"))
+    assert json.loads(printed.splitlines()[-1]) == here
     assert [p.name for p in (tmp_path / "packed").iterdir()] == [p.name for p in (tmp_path / "other").iterdir()]
 
 
@@ -227,7 +227,7 @@ def test_unfit_data_sets_are_refused(tiny_backbone: Backbone, tmp_path: Path, ro
 @pytest.mark.parametrize(
     ("files", "data", "message"),
     [
-        ({}, "missing.txt", "corpus.data: there is no .*missing.txt'; a .txt file, a directory with train.txt, or hub:NAME"),
+        ({}, "missing.txt", "corpus.data: there is no .*missing.txt'; a .txt file, a directory with train.txt, hub:NAME or generated"),
         ({"data/validation.txt": b"good"}, "data", "corpus.data: the directory .*data' has no train.txt"),
         ({"text.txt": b""}, "text.txt", "corpus.data: the train text of corpus 'tiny' has no words"),
         ({"text.txt": b" \n\n\t\n"}, "text.txt", "has no words"),

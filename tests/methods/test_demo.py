@@ -20,6 +20,7 @@ from methods.tasks.demo_backbone import make_demo_backbone
 from methods.tasks.demo_grammar import Clause, Opinion, draw_pair
 from methods.tasks.split import Split
 from methods.tasks.task import load_task
+from tests.apart import printed_apart
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,8 +132,7 @@ torch.set_num_threads({torch.get_num_threads()})
 from methods.tasks.demo_backbone import make_demo_backbone
 make_demo_backbone(Path({str(tmp_path / "there")!r}), seed=1, steps=3)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    assert done.stdout == ""
+    assert printed_apart(code) == ""
     make_demo_backbone(tmp_path / "other", seed=2, steps=3)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("here", "there", "other")]
     assert files[0] == files[1] != files[2]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from methods.recipe import CorpusContext, Hardware, StageRecord
 from methods.tasks.head import Head
 from methods.training.initialisation import initialise, load_backbone
 from methods.training.loop import Loop
+from tests.apart import printed_by_several
 from tests.conformance.cases import randomise
 
 SIZES = {"sublayers": 4, "blocks": 2, "hidden_sizes": (8, 16), "operations": ("M", "F", "S3"), "embedding_sizes": (8, 16), "head_size": 8}
@@ -226,10 +226,10 @@ def test_tables_hold_the_loss_of_every_survivor(
 
 def test_two_processes_draw_the_same_paths(tmp_path: Path) -> None:
     """Two processes on gloo: equal weights in both, equal survivors, and the paths of one process alone."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, "--module", "tests.methods.two_processes", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr[-2000:]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    environments = [shared | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"} for rank in ("0", "1")]
+    printed_by_several("from tests.methods.two_processes import main; main()", str(tmp_path), environments=environments)
     one, two = (json.loads((tmp_path / f"rank{i}.json").read_text()) for i in (0, 1))
     assert one == two
     alone = json.loads((tmp_path / "alone.json").read_text())

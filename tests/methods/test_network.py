@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from methods.recipe import Context, StageRecord
 from methods.tasks.batches import joint
 from methods.tasks.head import Head
 from methods.tasks.task import Task
+from tests.apart import printed_apart
 from tests.conformance.cases import TINY, Case, randomise
 from tests.conftest import make_tiny_backbone
 
@@ -47,7 +46,7 @@ def test_a_saved_network_is_bit_equal_in_another_process(tmp_path: Path) -> None
         "batch = torch.load(sys.argv[1] + '/batch.pt', weights_only=True)\n"
         "torch.save(network(**batch).logits.detach(), sys.argv[1] + '/logits.pt')\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[2])
+    printed_apart(code, str(tmp_path))
     with torch.no_grad():
         assert torch.equal(torch.load(tmp_path / "logits.pt", weights_only=True), saved(**x).logits)
 

@@ -43,7 +43,8 @@ class Text:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def main(folder: Path) -> None:
+def main() -> None:
+    folder = Path(sys.argv[1])
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     together = run(folder / "together")
     (folder / f"rank{rank}.json").write_text(json.dumps(together))
@@ -85,7 +86,3 @@ def run(folder: Path) -> dict[str, Any]:
     found = path_losses(supernet, 0, survivors.paths, np.arange(6), held_out, Hardware())
     ended = {"digest": weights_digest(supernet), "alive": survivors.state(), "sample": found.tolist()}
     return {"paths": drawn, "start": start, "examples": records[0].examples, **ended}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import workbench.verbs.run
+from methods.registry import register, unregister
+from tests.toy_method import METHOD, ToyRecipe
 from tests.workbench.test_experiment import experiment
 from workbench.cli import app
 
@@ -132,7 +135,6 @@ def test_a_backbone_that_is_no_bert(small: Any, tmp_path: Path) -> None:
         ({"methods": [{"name": "dynabert", "widths": [0.05]}]}, "methods[0].widths: 0.05 leaves no head of 2"),
         ({"methods": [{"name": "dynabert", "widths": [1.0], "depths": [0.1]}]}, "methods[0].depths: 0.1 leaves no layer of 2"),
         ({"budgets": [{"max_flops": "1G"}, {"max_flops": 10}]}, "budgets[1]: no method can meet it"),
-        ({"methods": [{"name": "adabert"}]}, "methods[0]: adabert can be planned and hosted"),
         ({"methods": [{"name": "dynabert", "widths": [1.0]}, {"name": "nasbert", "blocks": 1}]}, "methods[1]"),
         ({"task": {"name": "demo", "max_length": 500}}, "max_length: 500"),
     ],
@@ -141,6 +143,19 @@ def test_what_cannot_work_is_refused_before_anything_is_written(small: Any, tmp_
     path = small(**changes)
     message = refused(call("run", path, "--output", tmp_path / "run"))
     assert said in message and str(path) in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_method_that_can_only_be_planned_is_refused(small: Any, tmp_path: Path) -> None:
+    class Planned(ToyRecipe):
+        trainable = False
+
+    register(replace(METHOD, name="planned", recipe=Planned))
+    try:
+        path = small(methods=[{"name": "planned"}])
+        assert "methods[0]: planned can be planned and hosted" in refused(call("run", path, "--output", tmp_path / "run"))
+    finally:
+        unregister("planned")
     assert not (tmp_path / "run").exists()
 
 

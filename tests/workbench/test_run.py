@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import workbench
 from methods.errors import UserError
 from search.archive import Archive
 from search.query import Answer, NothingFits
+from tests.apart import printed_apart
 
 Rows = list[dict[str, str]]
 
@@ -179,12 +178,12 @@ def test_export_gives_the_measured_network_in_another_process(demo_run: Path, tm
     assert exported.architecture == answer.architecture
     validation = load_task("demo").split("validation")
     texts = list(validation.text[:8])
-    done = subprocess.run([sys.executable, "-c", LOGITS, str(folder), json.dumps(texts)], capture_output=True, text=True, check=True)
+    logits = json.loads(printed_apart(LOGITS, str(folder), json.dumps(texts)))
     with Archive(demo_run / "archive.db", create=False) as archive:
         shipped = next(m for m in archive.measurements(kind="finished", split="validation") if m.architecture == answer.architecture)
         kept = archive.predictions(shipped.key)
     assert kept is not None
-    np.testing.assert_allclose(json.loads(done.stdout), kept.logits[:8], atol=1e-5)
+    np.testing.assert_allclose(logits, kept.logits[:8], atol=1e-5)
     config = json.loads((folder / "config.json").read_text())
     genes = answer.architecture.choices
     assert config["kept_layers"] == genes["layers"]

@@ -58,7 +58,7 @@ def export(run: Path | str, architecture: str, directory: Path | str, task: str 
     if member.on_corpus:
         network = finished_on_corpus(session, options, member, found, chosen, stages)
     else:
-        check_trained(stages, task_places(session, options, found.method, chosen))
+        check_trained(stages, task_places(session, options, found, chosen))
         network = _finished(session, options, member, found, chosen)
     return _write(session, options, network, found, [m for m in mine if m.architecture == found], chosen, target)
 

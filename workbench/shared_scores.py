@@ -1,0 +1,92 @@
+"""The architectures of a trained supernet scored with its weights, kept in the archive, and searched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from methods.budget import Budget
+from methods.costs import costs
+from methods.evaluation import weights_digest
+from methods.recipe import Context, TaskRecipe
+from methods.space import Architecture
+from methods.supernet import Supernet
+from methods.training.progress import progress_bar
+from search.limits import CostFunction
+from search.loop import SearchResult, one_by_one, search
+from search.measurement import Measurement
+from search.predictions import Predictions
+from search.tables import SearchRow
+from workbench.measuring import Measurer
+
+if TYPE_CHECKING:
+    from workbench.experiment import SearchOptions
+
+
+@dataclass(frozen=True)
+class SharedScores:
+    """Of one method on one task with one seed; `cost_of`: costs of the deployed form."""
+
+    recipe: TaskRecipe
+    context: Context
+    supernet: Supernet
+    measurer: Measurer
+    cost_of: CostFunction
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the supernet's weights."""
+        return weights_digest(self.supernet)
+
+    def on(self, *splits: str) -> SharedScores:
+        """With these splits alone."""
+        return replace(self, measurer=replace(self.measurer, task=self.measurer.task.restricted(*splits)))
+
+    def known(self, architecture: Architecture, split: str = "search") -> Measurement | None:
+        """What the archive holds of this supernet."""
+        return self.measurer.known(architecture, split, self.digest, "shared")
+
+    def measure(self, architecture: Architecture, split: str = "search") -> tuple[Measurement, Predictions]:
+        """Nothing is kept. The seconds are those of all that it takes to have the score, re-estimated statistics included."""
+        started = time.monotonic()
+        run = self.recipe.score(self.context, self.supernet, architecture)
+        found, predictions = self.measurer.measure(run, architecture, self.cost_of(architecture), split, self.digest, "shared")
+        return replace(found, seconds=time.monotonic() - started), predictions
+
+    def keep(self, architecture: Architecture, split: str = "search") -> Measurement:
+        """From the archive, or made and kept there."""
+        known = self.known(architecture, split)
+        if known is not None:
+            return known
+        found, predictions = self.measure(architecture, split)
+        self.measurer.archive.add(found, predictions)
+        return found
+
+    def search(self, budgets: Sequence[Budget], options: SearchOptions) -> SearchResult:
+        """Under every budget, on `search`; nothing where there is no budget."""
+        if not budgets:
+            return SearchResult(())
+        space, bar = self.supernet.space, progress_bar(1, "search")
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        evaluate, how = one_by_one(self.measure), (options.strategy, options.evaluations, self.measurer.seed)
+        result = search(space, evaluate, budgets, *how, self.cost_of, self.known, self.measurer.archive.add, progress)
+        bar.close()
+        return result
+
+    def cost(self, strategy: str, label: str, measurements: Sequence[Measurement]) -> SearchRow:
+        """Added up from measurements, so that an interrupted search costs what an uninterrupted one does; FLOPs at the mean length, of
+        the rows of `search` and those that are read before."""
+        split, s = self.measurer.task.split("search"), self.supernet
+        length = max(1, round(float(self.measurer.collate.encode(split).lengths.mean())))
+        rows = len(split) + self.recipe.rows_before_score(self.context)
+        flops = sum(costs(s.spec(m.architecture), length).flops for m in measurements)
+        seconds = sum(m.seconds for m in measurements)
+        names = (self.measurer.task.name, s.space.method, self.measurer.seed, strategy, label)
+        return SearchRow(*names, len(measurements), seconds, float(flops * rows))
