@@ -109,7 +109,8 @@ class EpochEnds:
         self.step.sums.clear()
         self._train_mode()
         counts = [self.step.survivors.count(block) for block in self.step.blocks]
-        return o.supernet.epochs is None and o.shrinking.unit == "path" and shrunk(counts, o.shrinking.kept)
+        done = epoch >= o.supernet.warmup_epochs and shrunk(counts, o.shrinking.kept)
+        return done and o.supernet.epochs is None and o.shrinking.unit == "path"
 
     def _train_mode(self) -> None:
         for block in self.step.blocks:

@@ -135,6 +135,7 @@ class _Grid:
     def score(self, network: Network) -> float:
         """The task's metric on `search`."""
         context = self.context
+        network = network.to(context.hardware.device).eval()
         collate, split = joint(context.backbone.tokenizer, context.max_length), context.task.split("search")
         found = evaluate(lambda batch: network(**inputs(batch)), collate, split, context.task.spec, context.hardware)
         return found.metrics[context.task.spec.metric]

@@ -164,6 +164,8 @@ def _best_of_block(ends: EpochEnds, block: int, options: NasBertOptions) -> tupl
     for b, alive in enumerate(ends.step.survivors.alive[block]):
         ranked = sampled(alive, options.shrinking, f"{ends.step.seed}/tables/{block}/{b}", all_of_small=True)
         losses = ends.losses(block, ranked)
+        if options.supernet.normalise == "variance":  # so that blocks can be added up
+            losses = losses / ends.held_out.variance(block)
         best = np.lexsort((ranked, losses))[: options.shrinking.kept]
         numbers.append(ranked[best])
         found.append(losses[best])
@@ -176,6 +178,7 @@ def _fingerprint(context: CorpusContext, options: NasBertOptions, supernet: NasB
         "weights": weights_digest(nn.ModuleList([supernet.stem, *(supernet.block_modules(b) for b in range(supernet.nasbert.blocks))])),
         "held_out": context.corpus.packed("search", options.supernet.length).digest,
         "shrinking": options.shrinking.model_dump(mode="json"),
+        "normalise": options.supernet.normalise,
     }
 
 
