@@ -135,7 +135,7 @@ def _agreement(run: Run, task: str, method: str) -> Diagnostic | None:
     from methods.adabert.space import AdaBertSpace
     from methods.registry import get
 
-    if method not in run.options or get(method).options is not AdaBertOptions:
+    if method not in run.kinds or get(run.kinds[method]).options is not AdaBertOptions:
         return None
     space = AdaBertSpace(AdaBertOptions.model_validate(run.options[method]))
     return agreement_over_seeds(space, [a for _, a in sorted(_derived(run, task, method).items()) if space.contains(a)])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 QUALITY_SPLIT = "validation"
 CHOICE_SPLIT = "search"
+_NO_OPTIONS = ("name", "tasks", "seeds", "controls")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Run:
     """What the analysis reads of a run folder. `name` is what tables call it; `length` and `batch` are those of its FLOPs.
 
     `planned`: the experiment's tasks, measured yet or not. `corpus`: the name under which work on unlabelled text is kept ('': none);
-    `corpus_seed`: the seed of the one supernet that serves all seeds (None: every seed has its own). `options`: of each method, by its
-    name, as the experiment has them.
+    `corpus_seed`: the seed of the one supernet that serves all seeds (None: every seed has its own). `options`: of each method, by the
+    name that tables call it, as the experiment has them; `kinds`: the registered name of the method by that name.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Run:
     corpus: str = ""
     corpus_seed: int | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def archive(self) -> Archive:
@@ -149,8 +151,10 @@ def _open(folder: Path, name: str) -> Run:
         task, corpus = experiment.get("task"), experiment.get("corpus") or {}
         planned = tuple(str(entry["name"]) for entry in ([task] if task else experiment.get("tasks") or []))
         size = int(cost.get("length", 128)), int(cost.get("batch", 1))
-        options = {str(e["name"]): {key: e[key] for key in e if key != "name"} for e in experiment.get("methods") or []}
-        return Run(folder, name, budgets, *size, planned, str(corpus.get("name", "")), corpus.get("seed"), options)
+        entries = {str(e.get("label") or e["name"]): e for e in experiment.get("methods") or []}
+        options = {label: {key: e[key] for key in e if key not in _NO_OPTIONS} for label, e in entries.items()}
+        kinds = {label: str(e["name"]) for label, e in entries.items()}
+        return Run(folder, name, budgets, *size, planned, str(corpus.get("name", "")), corpus.get("seed"), options, kinds)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is no experiment (a mapping with `budgets`, a list of limits, and `cost`: length and batch)") from error
 

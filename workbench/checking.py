@@ -38,7 +38,7 @@ def check(session: Session) -> None:
                 f"but the backbone has only {session.shape.positions} positions"
             )
         for member in session.members:
-            if member.on_task:
+            if member.on_task and member.entry.runs(options.name):
                 make(experiment.search.strategy, member.space, 0, Budget(), session.cost_of(member, head), 1)
         _check_budgets(session, head)
 
@@ -62,7 +62,7 @@ def _check_table(session: Session, member: Member, device: str, table: LatencyTa
             f"{session.name}: devices.{device}: measured with batch {measured.batch} and length {measured.length}, "
             f"but cost says batch {cost.batch} and length {cost.length}"
         )
-    rng, heads = random.Random(0), dict.fromkeys(options.spec.head for options in session.experiment.all_tasks)
+    rng, heads = random.Random(0), dict.fromkeys(options.spec.head for options in session.experiment.tasks_of(member.entry))
     for architecture in [member.space.sample(rng) for _ in range(LOOKED_UP)]:
         for head in heads:
             table.network(member.space.spec(architecture, session.shape, head))
@@ -99,6 +99,10 @@ def check_corpus(session: Session) -> None:
                         raise UserError(f"{session.name}: corpus.data: {split} has not one text of {length} tokens; lower `length`")
 
 
+def _run_seeds(experiment: Experiment, member: Member, options: TaskOptions) -> list[int]:
+    return [seed for seed in experiment.seeds_of(options) if member.entry.runs(options.name, seed)]
+
+
 def ordered_tasks(experiment: Experiment, members: list[Member], name: str) -> list[TaskOptions]:
     """The tasks in an order in which each comes after the one whose networks it starts from.
 
@@ -111,7 +115,8 @@ def ordered_tasks(experiment: Experiment, members: list[Member], name: str) -> l
         if options.name in done:
             return
         for member in members:
-            other = member.on_corpus.starts_from(options.name) if member.on_corpus else None
+            recipe = member.on_corpus if member.entry.runs(options.name) else None
+            other = recipe.starts_from(options.name) if recipe else None
             if other is None:
                 continue
             place = f"{name}: {member.place}: task {options.name} starts from {other}"
@@ -119,7 +124,7 @@ def ordered_tasks(experiment: Experiment, members: list[Member], name: str) -> l
                 raise UserError(f"{place}, which is no task of this experiment; there are {', '.join(tasks)}")
             if other in (*on_the_way, options.name):
                 raise UserError(f"{place}, which starts from {options.name} itself")
-            lacking = [seed for seed in experiment.seeds_of(options) if seed not in experiment.seeds_of(tasks[other])]
+            lacking = sorted({*_run_seeds(experiment, member, options)} - {*_run_seeds(experiment, member, tasks[other])})
             if lacking:
                 raise UserError(f"{place}, which is not run with seed {lacking[0]}; add it to the seeds of {other}")
             visit(tasks[other], (*on_the_way, options.name))

@@ -31,7 +31,7 @@ class CorpusFinish:
         """Every chosen network on the task's splits."""
         run, s = self.run_on_corpus, self.session
         self.reporter.say(self.options.name, run.member.name, f"seed {self.seed}", "finishing")
-        collate = s.collate(self.options, run.member.name)
+        collate = s.collate(self.options, run.member.method)
         measurer = Measurer(s.archive, s.task(self.options), collate, self.seed, s.experiment.cost, s.hardware, s.devices)
         for chosen in run.chosen:
             measurer.network(self.network(chosen), chosen.architecture, chosen.kind, chosen.control)
@@ -39,7 +39,7 @@ class CorpusFinish:
     def training_flops(self) -> float:
         """Of the winners: their stages on the task, and their stages on the corpus divided by the tasks that it serves."""
         own = winners_flops(self.stages.values(), set(self.run_on_corpus.winners.values()))
-        return own + self.run_on_corpus.training_flops() / len(self.session.experiment.all_tasks)
+        return own + self.run_on_corpus.training_flops() / len(self.run_on_corpus.tasks)
 
     def network(self, chosen: Chosen) -> Network:
         """The network that ships: fine-tuned, or read back."""

@@ -25,6 +25,7 @@ from search.measurement import Kind, Measurement
 from search.tables import SearchRow
 from workbench.corpus_controls import HAND_MADE, RANDOM, hand_made_within, random_within
 from workbench.corpus_costs import dearest
+from workbench.experiment import TaskOptions
 from workbench.progress import Reporter
 from workbench.session import Member, Session
 
@@ -95,10 +96,15 @@ class CorpusRun:
     def weights(self) -> str:
         return weights_digest(self.supernet)
 
+    @property
+    def tasks(self) -> tuple[TaskOptions, ...]:
+        """Those that the supernet serves."""
+        return self.session.experiment.tasks_of(self.member.entry)
+
     @cached_property
     def head(self) -> Head:
         """That of the task with the dearest output layer: what meets a budget with it meets it on every task."""
-        return dearest(self.member.space, self.session.shape, self.session.experiment)
+        return dearest(self.member.space, self.session.shape, self.tasks, self.session.experiment.cost.length)
 
     @cached_property
     def cost_of(self) -> CostFunction:
@@ -106,7 +112,7 @@ class CorpusRun:
 
     @cached_property
     def estimates(self) -> Estimates:
-        cost, heads = self.session.experiment.cost, [options.spec.head for options in self.session.experiment.all_tasks]
+        cost, heads = self.session.experiment.cost, [options.spec.head for options in self.tasks]
         _ = self.supernet
         where = (self.context.folder, self.member.space, self.session.shape)
         return self.recipe.estimates(*where, heads, cost.length, cost.batch, self.session.devices)
@@ -210,7 +216,7 @@ class CorpusRun:
     @cached_property
     def chosen(self) -> list[Chosen]:
         """Winners, hand-made networks beside them, both in the recipe's other ways, and random ones that use up a budget."""
-        controls, space = self.session.experiment.controls, self.member.space
+        controls, space = self.session.experiment.controls_of(self.member.entry), self.member.space
         found, drawn = [Chosen(architecture) for architecture in self.winners.values()], []
         for label, winner in self.winners.items():
             budget, _ = self.candidates[label]

@@ -102,10 +102,26 @@ class TaskOptions(Options):
 
 
 class MethodEntry(BaseModel):
-    """A method's name with its options, as the method's own model."""
+    """A method's name with its options, as the method's own model.
+
+    `label` among the options: what the entry is called where one method is there several times. `tasks`, `seeds`: those of the
+    experiment's that it is run on (None: all). `controls: false`: it gets no control rows.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    seeds: Seeds | None = None
+    controls: bool = True
+
+    @property
+    def label(self) -> str:
+        """What tables, folders and the archive call it."""
+        return str((self.model_extra or {}).get("label") or self.name)
+
+    def runs(self, task: str, seed: int | None = None) -> bool:
+        """Whether it is run on a task (with a seed)."""
+        return (self.tasks is None or task in self.tasks) and (seed is None or self.seeds is None or seed in self.seeds)
 
     @property
     def options(self) -> BaseModel:
@@ -113,8 +129,12 @@ class MethodEntry(BaseModel):
         return get(self.name).options.model_validate(self.model_extra or {})
 
     def resolved(self) -> dict[str, Any]:
-        """Name and every option."""
-        return {"name": self.name, **self.options.model_dump(mode="json")}
+        """Name and every option; a label, tasks, seeds and controls where they say something."""
+        options = self.options.model_dump(mode="json")
+        if not options.get("label", True):
+            del options["label"]
+        limits = self.model_dump(mode="json", include={"tasks", "seeds", "controls"}, exclude_defaults=True)
+        return {"name": self.name, **options, **limits}
 
 
 class BudgetEntry(Options):
@@ -233,7 +253,7 @@ class Experiment(Options):
             raise ValueError("name either one task under `task` or several under `tasks`")
         for place, names in (
             ("tasks", [task.name for task in self.all_tasks]),
-            ("methods", [entry.name for entry in self.methods]),
+            ("methods", [entry.label for entry in self.methods]),
             ("seeds", [str(seed) for seed in self.seeds]),
             ("budgets", [budget.budget().label() for budget in self.budgets]),
         ):
@@ -253,6 +273,12 @@ class Experiment(Options):
             strange = [seed for seed in task.seeds or () if seed not in self.seeds]
             if strange:
                 raise ValueError(f"task {task.name}: seeds: {strange[0]} is none of the experiment's seeds {list(self.seeds)}")
+        for index, entry in enumerate(self.methods):
+            named = [task.name for task in self.all_tasks]
+            for key, wanted, known in (("tasks", entry.tasks, named), ("seeds", entry.seeds, list(self.seeds))):
+                other = [value for value in wanted or () if value not in known]
+                if other:
+                    raise ValueError(f"methods[{index}].{key}: {other[0]} is none of the experiment's: {', '.join(map(str, known))}")
         for index, budget in enumerate(self.budgets):
             unknown = [device for device in budget.max_latency if device not in self.devices]
             if unknown:
@@ -274,14 +300,23 @@ class Experiment(Options):
         """The seeds that a task is run with, in the order of the experiment's."""
         return self.seeds if task.seeds is None else tuple(seed for seed in self.seeds if seed in task.seeds)
 
+    def tasks_of(self, entry: MethodEntry) -> tuple[TaskOptions, ...]:
+        """The tasks that a method is run on."""
+        return tuple(task for task in self.all_tasks if entry.runs(task.name))
+
+    def controls_of(self, entry: MethodEntry) -> Controls:
+        """The control rows that a method gets."""
+        none = Controls(random=0, untrained=False, truncated_kd=None, floors=False)
+        return self.controls if entry.controls else none
+
     def corpus_seed(self, seed: int) -> int:
         """The seed of the supernet that serves a seed."""
         return seed if self.corpus is None or self.corpus.seed is None else self.corpus.seed
 
-    @property
-    def corpus_seeds(self) -> tuple[int, ...]:
-        """The seeds of all supernets on the corpus, each once."""
-        used = [seed for seed in self.seeds if any(seed in self.seeds_of(task) for task in self.all_tasks)]
+    def corpus_seeds(self, entry: MethodEntry) -> tuple[int, ...]:
+        """The seeds of all supernets of a method on the corpus, each once."""
+        runs = [(seed, task) for task in self.all_tasks for seed in self.seeds_of(task) if entry.runs(task.name, seed)]
+        used = [seed for seed in self.seeds if any(seed == other for other, _ in runs)]
         return tuple(dict.fromkeys(self.corpus_seed(seed) for seed in used))
 
     def all_budgets(self) -> list[Budget]:

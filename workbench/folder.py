@@ -132,7 +132,7 @@ def hardware(options: HardwareOptions) -> Hardware:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The keys in which two resolved experiments differ so that numbers change; what was added to a growing list does not count."""
     found: list[str] = []
-    before, after = _tasks_as_list(before), _tasks_as_list(after)
+    before, after = _with_labels(_tasks_as_list(before)), _with_labels(_tasks_as_list(after))
     if before.get("corpus") is None:
         before["corpus"] = after.get("corpus")  # none was needed so far
     before["devices"], after["devices"] = before.get("devices", {}), after.get("devices", {})
@@ -150,6 +150,13 @@ def _tasks_as_list(data: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in data.items() if key != "task"}
     tasks = [data["task"]] if "task" in data else rest.get("tasks", [])
     return {**rest, "tasks": [{**task, "seeds": sorted(task.get("seeds") or data.get("seeds", []))} for task in tasks]}
+
+
+def _with_labels(data: dict[str, Any]) -> dict[str, Any]:
+    """With each method under the name that the run folder knows it by; on which tasks and seeds it runs changes no number."""
+    extra = ("label", "tasks", "seeds", "controls")
+    methods = [{"method": e["name"], **e, "name": e.get("label") or e["name"]} for e in data.get("methods", [])]
+    return {**data, "methods": [{key: e[key] for key in e if key not in extra} for e in methods]}
 
 
 def _lost(key: str, before: list[Any], after: list[Any]) -> list[str]:

@@ -121,9 +121,10 @@ def assemble(
     budgets: list[BudgetRow] = []
     for options in experiment.all_tasks:
         planner = _Planner(experiment, backbone, options, sizes[options.name], options.spec.head)
-        by_method = {member.name: planner.method(member) for member in members}
+        own = [member for member in members if member.entry.runs(options.name)]
+        by_method = {member.name: planner.method(member) for member in own}
         stages += [planner.teacher(), *planner.augmentation()]
-        for member in members:
+        for member in own:
             stages += [*by_method[member.name], *([] if member.on_corpus else [planner.search(member)])]
             budgets += _against(member.space, experiment.all_budgets(), backbone, options.spec.head, experiment.cost, options.name)
         stages += planner.truncated(by_method, on_corpus)
@@ -148,6 +149,10 @@ class _Planner:
     @property
     def times(self) -> int:
         return len(self.experiment.seeds_of(self.options))
+
+    def times_of(self, member: Member) -> int:
+        """With how many seeds a method is run."""
+        return sum(member.entry.runs(self.task, seed) for seed in self.experiment.seeds_of(self.options))
 
     def teacher(self) -> StageRow:
         def at(length: int) -> StagePlan:
@@ -177,7 +182,7 @@ class _Planner:
             for length in (self.size.length, self.size.longest)
         )
         pairs = [(a, b) for a, b in zip(typical, longest, strict=True) if a.scope == "task"]
-        return [self._row(member.name, a, b, self.times * times_of(self.experiment, member, a)) for a, b in pairs]
+        return [self._row(member.name, a, b, self.times_of(member) * times_of(self.experiment, member, a)) for a, b in pairs]
 
     def search(self, member: Member) -> StageRow:
         """Evaluations of the search split, at the mean of what the smallest and the largest architecture cost."""
@@ -189,23 +194,23 @@ class _Planner:
         mean = (cost_of(member.space.smallest()).flops + cost_of(member.space.largest()).flops) / 2
         examples = count * self.size.search
         memory = 4 * cost_of(member.space.largest()).parameters
-        return StageRow(
-            self.task, member.name, f"search ({options.strategy})", self.times, count, 0, examples, examples * mean, memory, "at most"
-        )
+        times, work = self.times_of(member), (count, 0, examples, examples * mean, memory, "at most")
+        return StageRow(self.task, member.name, f"search ({options.strategy})", times, *work)
 
     def truncated(self, by_method: Mapping[str, Sequence[StageRow]], on_corpus: Mapping[str, Sequence[StageRow]]) -> list[StageRow]:
         """As many FLOPs as the costliest method, or one training of its own length for each depth that the budgets ask for."""
         controls = self.experiment.controls
         if controls.truncated_kd is None:
             return []
-        if not controls.equal_flops:
+        if not controls.equal_flops or not by_method:
             return self._truncated_by_epochs(controls.truncated_kd)
-        budgets, tasks = len(self.experiment.budgets), len(self.experiment.all_tasks)
+        budgets = len(self.experiment.budgets)
+        served = {entry.label: len(self.experiment.tasks_of(entry)) for entry in self.experiment.methods}
 
         def winners(rows: Sequence[StageRow]) -> float:
             return sum(row.flops * (budgets if row.per != "seed" else 1) for row in rows if row.stage != DRAWN)
 
-        spent = {name: winners(own) + winners(on_corpus.get(name, ())) / tasks for name, own in by_method.items()}
+        spent = {name: winners(own) + winners(on_corpus.get(name, ())) / served[name] for name, own in by_method.items()}
         name = max(spent, key=lambda name: spent[name])
         memory = max(stage.memory for stage in by_method[name])
         return [StageRow(self.task, NAME, "distil", self.times, 1, 0, 0, spent[name], memory, f"as many FLOPs as {name}")]
@@ -236,7 +241,7 @@ def corpus_rows(experiment: Experiment, member: Member, backbone: BackboneConfig
     recipe, corpus = member.on_corpus, experiment.corpus
     if recipe is None or corpus is None:
         return []
-    seeds, sampled, rows = len(experiment.corpus_seeds), experiment.search.sampled, []
+    seeds, sampled, rows = len(experiment.corpus_seeds(member.entry)), experiment.search.sampled, []
     for p in recipe.plan(member.space, backbone, head, size.rows, size.longest):
         if p.scope != "corpus":
             continue
@@ -251,7 +256,7 @@ def corpus_rows(experiment: Experiment, member: Member, backbone: BackboneConfig
 
 def times_of(experiment: Experiment, member: Member, stage: StagePlan) -> int:
     """How often a stage is run for a seed: at most, where budgets have the same winner."""
-    controls, budgets = experiment.controls, len(experiment.budgets)
+    controls, budgets = experiment.controls_of(member.entry), len(experiment.budgets)
     if stage.per == "seed":
         return 1
     if stage.per == "budget":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from methods.costs import Costs
 from methods.errors import UserError
 from methods.recipe import CorpusRecipe, Estimate, Estimates
 from methods.tasks.head import Head
-from workbench.experiment import Experiment
+from workbench.experiment import Experiment, TaskOptions
 from workbench.folder import RunFolder
 from workbench.session import Member, members_of, read_devices
 from workbench.sizes import backbone_config
@@ -125,12 +125,12 @@ def open_tables(folder: RunFolder, method: str | None, task: str | None, seed: i
     shape, _ = backbone_config(experiment.backbone, folder.backbone)
     member, recipe = _member(experiment, shape, folder, method)
     corpus = experiment.corpus.name if experiment.corpus else ""
-    seeds = experiment.corpus_seeds
+    seeds = experiment.corpus_seeds(member.entry)
     if seed is not None and seed not in seeds:
         raise UserError(f"--seed {seed}: the run's supernets have the seeds {', '.join(map(str, sorted(seeds)))}")
     chosen = min(seeds) if seed is None else seed
     cost, where = experiment.cost, folder.corpus(corpus, member.name, chosen)
-    heads = _heads(experiment, task)
+    heads = _heads(experiment.tasks_of(member.entry), task)
     estimates = recipe.estimates(where, member.space, shape, heads, cost.length, cost.batch, read_devices(experiment))
     return estimates, Source(member.name, corpus, chosen, task or "")
 
@@ -146,8 +146,8 @@ def _member(experiment: Experiment, shape: BackboneConfig, folder: RunFolder, me
     return member, recipe
 
 
-def _heads(experiment: Experiment, task: str | None) -> list[Head]:
-    heads = {options.name: options.spec.head for options in experiment.all_tasks}
+def _heads(tasks: Iterable[TaskOptions], task: str | None) -> list[Head]:
+    heads = {options.name: options.spec.head for options in tasks}
     if task is not None and task not in heads:
         raise UserError(f"--task {task}: the run has the tasks {', '.join(heads)}")
     return list(heads.values()) if task is None else [heads[task]]

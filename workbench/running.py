@@ -17,7 +17,7 @@ from search.query import Answer, best
 from search.selections import Selection, keep_selection
 from workbench.corpus_controls import random_within
 from workbench.corpus_running import winners_flops
-from workbench.experiment import DATA_SEED, TaskOptions
+from workbench.experiment import DATA_SEED, Controls, TaskOptions
 from workbench.measuring import Measurer
 from workbench.progress import Reporter
 from workbench.session import Member, Session
@@ -97,7 +97,7 @@ class MethodRun:
     @cached_property
     def measurer(self) -> Measurer:
         s = self.session
-        collate = s.collate(self.options, self.member.name)
+        collate = s.collate(self.options, self.member.method)
         return Measurer(s.archive, s.task(self.options), collate, self.seed, s.experiment.cost, s.hardware)
 
     @cached_property
@@ -109,10 +109,15 @@ class MethodRun:
         """Those that the method can meet at all."""
         return self.session.possible(self.member, self.session.task(self.options).head)
 
+    @property
+    def controls(self) -> Controls:
+        """The control rows that the method gets."""
+        return self.session.experiment.controls_of(self.member.entry)
+
     @cached_property
     def random(self) -> list[Architecture]:
         """Random architectures that use up each budget, in the order of their ids."""
-        count, space = self.session.experiment.controls.random, self.member.space
+        count, space = self.controls.random, self.member.space
         drawn = {a for budget in self.budgets for a in random_within(space, budget, self.cost_of, count, self.seed)}
         return sorted(drawn, key=lambda architecture: architecture.id)
 
@@ -132,7 +137,7 @@ class MethodRun:
                 spent.append(scores.cost(one.by, label, [scores.keep(one.architecture)]))
         if spent:
             self.session.archive.record_searches(spent)
-        if self.recipe.derived_by and self.session.experiment.controls.random >= RANKED:
+        if self.recipe.derived_by and self.controls.random >= RANKED:
             for architecture in self.random:
                 scores.keep(architecture)
         return [one.architecture for one in selected if one.architecture and one.limits]

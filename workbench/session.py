@@ -35,6 +35,7 @@ class Member:
     """A method as the experiment sets it up, and its entry's place in the file."""
 
     method: Method
+    entry: MethodEntry
     options: Any
     space: SearchSpace
     recipe: Recipe
@@ -42,7 +43,8 @@ class Member:
 
     @property
     def name(self) -> str:
-        return self.method.name
+        """What tables, folders and the archive call it."""
+        return self.entry.label
 
     @property
     def on_task(self) -> TaskRecipe | None:
@@ -116,13 +118,13 @@ class Session:
             self._tasks[options.name] = options.load()
         return self._tasks[options.name]
 
-    def collate(self, options: TaskOptions, method: str = "") -> Collate:
+    def collate(self, options: TaskOptions, method: Method | None = None) -> Collate:
         """How batches are made for a method, or for teacher and truncated teacher; one object each, so that tokens are kept."""
         from methods.tasks.batches import joint
 
-        key = (options.name, method)
+        key = (options.name, method.name if method else "")
         if key not in self._collates:
-            maker = get(method).collate if method else joint
+            maker = method.collate if method else joint
             self._collates[key] = maker(self.backbone.tokenizer, options.max_length)
         return self._collates[key]
 
@@ -210,7 +212,7 @@ def member_of(entry: MethodEntry, index: int, backbone: Any, name: str) -> Membe
     """A method of the experiment for a backbone. Raises UserError, by its place, where its space can't be."""
     method, options, place = get(entry.name), entry.options, f"methods[{index}]"
     try:
-        return Member(method, options, method.space(options, backbone), method.recipe(options), place)
+        return Member(method, entry, options, method.space(options, backbone), method.recipe(options), place)
     except (UserError, ValueError) as error:
         key = str(error).partition(":")[0]
         raise UserError(f"{name}: {place}{'.' if key in method.options.model_fields else ': '}{error}") from error

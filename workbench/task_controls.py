@@ -28,7 +28,7 @@ class TaskControls:
 
     def run(self, chosen: Collection[Architecture]) -> None:
         """All of them, measured on `search` and `validation`; `chosen`: the architectures that were finished."""
-        controls = self.owner.session.experiment.controls
+        controls = self.owner.controls
         for architecture in self.owner.random:
             self.owner.finish(self.supernet, architecture, RANDOM)
         for budget in self.owner.budgets:
@@ -51,7 +51,7 @@ class TaskControls:
 
     def beside(self, winner: Architecture, budget: Budget) -> None:
         """The hand-made network of the winner's budget, and both of them finished in the method's other ways."""
-        controls, owner = self.owner.session.experiment.controls, self.owner
+        controls, owner = self.owner.controls, self.owner
         hand_made = hand_made_within(owner.member.space, budget, owner.cost_of, winner) if controls.hand_made else None
         if hand_made is not None:
             owner.finish(self.supernet, hand_made, HAND_MADE)

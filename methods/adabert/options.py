@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from methods.budget import parse_quantity
 from methods.errors import UserError
-from methods.training.options import Fraction, Options
+from methods.training.options import Fraction, MethodOptions, Options
 
 OperationName = Literal[
     "conv_3", "conv_5", "conv_7", "dilated_conv_3", "dilated_conv_5", "dilated_conv_7", "max_pool_3", "average_pool_3", "identity"
@@ -25,7 +25,7 @@ Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 
 
-class SpaceOptions(Options):
+class SpaceOptions(MethodOptions):
     """The paper's space. `cells`: K goes from 1 to this. `nodes`: inner nodes of a cell. `width`: d.
 
     `in_edges`: edges that a node keeps (a node with fewer sources keeps them all). `operations`: those that an edge may become;

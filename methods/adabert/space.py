@@ -64,6 +64,7 @@ class AdaBertSpace(SearchSpace):
     def __init__(self, options: SpaceOptions | None = None) -> None:
         self.options = options or SpaceOptions()
         o = self.options
+        self.method = o.label or METHOD_NAME
         choices = [Choice("K", tuple(range(1, o.cells + 1)), ordered=True, monotone=True)]
         for n in range(o.nodes):
             pairs = combinations(range(n + 2), self.kept(n))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from methods.training.options import Options, Schedule
+from methods.training.options import MethodOptions, Schedule
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -30,7 +30,7 @@ class WidthStage(DistillationStage):
     lambda_hidden: Weight = 0.1
 
 
-class DynaBertOptions(Options):
+class DynaBertOptions(MethodOptions):
     """`widths`, `depths`: the multipliers, each in (0, 1].
 
     `depth_rule`: which layers stay, `floor` (released code) or `keep_top`.

@@ -15,7 +15,7 @@ from methods.backbone import BackboneConfig
 from methods.costs import costs
 from methods.dynabert.options import DistillationStage, DynaBertOptions
 from methods.dynabert.rewiring import importance, rewire
-from methods.dynabert.space import DynaBertSpace, architecture_of, full_spec
+from methods.dynabert.space import METHOD_NAME, DynaBertSpace, architecture_of, full_spec
 from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
 from methods.dynabert.supernet import DynaBertSupernet
 from methods.errors import UserError
@@ -66,7 +66,7 @@ class DynaBertRecipe(TaskRecipe):
 
     def space(self, backbone: BackboneConfig) -> DynaBertSpace:
         o = self.options
-        return DynaBertSpace(backbone, o.widths, o.depths, o.depth_rule)
+        return DynaBertSpace(backbone, o.widths, o.depths, o.depth_rule, o.label or METHOD_NAME)
 
     def initial(self, context: Context) -> DynaBertSupernet:
         """The fine-tuned teacher with heads and neurons in order of importance; nothing is trained yet."""
@@ -193,7 +193,7 @@ class DynaBertRecipe(TaskRecipe):
 
         flops = training_flops([supernet.spec(a) for a in trained], [supernet.spec(a) for a in teachers])
         settings = {
-            "options": self.options.model_dump(exclude={"width": {"augmented"}, "depth": {"augmented"}}),
+            "options": self.options.model_dump(exclude={"label": True, "width": {"augmented"}, "depth": {"augmented"}}),
             "trained": [a.id for a in trained],
             "max_length": context.max_length,
             "teacher": weights_digest(_teacher(context)),

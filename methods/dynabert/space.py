@@ -83,9 +83,9 @@ def full_spec(backbone: BackboneConfig, head: Head) -> NetworkSpec:
     )
 
 
-def architecture_of(layers: Sequence[int], heads: Sequence[int], neurons: Sequence[int]) -> Architecture:
+def architecture_of(layers: Sequence[int], heads: Sequence[int], neurons: Sequence[int], method: str = METHOD_NAME) -> Architecture:
     """Kept layers (indices from 0), and per kept layer its heads and neurons."""
-    return Architecture.of(METHOD_NAME, {"layers": list(layers), "heads": list(heads), "neurons": list(neurons)})
+    return Architecture.of(method, {"layers": list(layers), "heads": list(heads), "neurons": list(neurons)})
 
 
 class DynaBertSpace(SearchSpace):
@@ -99,8 +99,9 @@ class DynaBertSpace(SearchSpace):
         widths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
         depths: Sequence[float] = (0.5, 0.75, 1.0),
         depth_rule: DepthRule = "floor",
+        method: str = METHOD_NAME,
     ) -> None:
-        self.backbone = backbone
+        self.backbone, self.method = backbone, method
         self.depth_rule: DepthRule = depth_rule
         self.choices = (
             Choice("width", tuple(sorted(set(widths))), ordered=True, monotone=True),
@@ -133,7 +134,7 @@ class DynaBertSpace(SearchSpace):
         heads = kept_heads(b.heads, float(assignment["width"]))
         layers = kept_layers(b.layers, float(assignment["depth"]), self.depth_rule)
         neurons = kept_neurons(b.intermediate, b.heads, heads)
-        return architecture_of(layers, [heads] * len(layers), [neurons] * len(layers))
+        return architecture_of(layers, [heads] * len(layers), [neurons] * len(layers), self.method)
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         if architecture not in self._assignments:

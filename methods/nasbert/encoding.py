@@ -42,10 +42,10 @@ def compact(operations: Sequence[str]) -> list[str]:
     return kept
 
 
-def architecture_of(embedding: int, blocks: Iterable[tuple[int, Sequence[str]]]) -> Architecture:
+def architecture_of(embedding: int, blocks: Iterable[tuple[int, Sequence[str]]], method: str = METHOD_NAME) -> Architecture:
     """The canonical architecture of (hidden size, operations) per block; identities may stand anywhere."""
     genes = [{"hidden": int(hidden), "ops": compact(operations)} for hidden, operations in blocks]
-    return Architecture.of(METHOD_NAME, {"embedding": int(embedding), "blocks": genes})
+    return Architecture.of(method, {"embedding": int(embedding), "blocks": genes})
 
 
 def to_short(architecture: Architecture) -> str:

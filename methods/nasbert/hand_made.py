@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from methods.nasbert.encoding import architecture_of
+from methods.nasbert.encoding import METHOD_NAME, architecture_of
 from methods.space import Architecture
 
 LAYER = ("M", "F")
 
 
 def hand_made(
-    blocks: int, per_block: int, hidden_sizes: Sequence[int], operations: Sequence[str], embedding: int
+    blocks: int, per_block: int, hidden_sizes: Sequence[int], operations: Sequence[str], embedding: int, method: str = METHOD_NAME
 ) -> tuple[Architecture, ...]:
     """Attention and feed-forward in turn, whole layers of them, one hidden size; spread evenly over the blocks, the first ones fuller.
 
@@ -20,7 +20,7 @@ def hand_made(
     if not set(LAYER) <= set(operations):
         return ()
     depths = range(blocks + blocks % 2, blocks * per_block + 1, 2)
-    return tuple(architecture_of(embedding, spread(depth, blocks, hidden)) for hidden in hidden_sizes for depth in depths)
+    return tuple(architecture_of(embedding, spread(depth, blocks, hidden), method) for hidden in hidden_sizes for depth in depths)
 
 
 def spread(depth: int, blocks: int, hidden: int) -> list[tuple[int, list[str]]]:

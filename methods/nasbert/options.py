@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from methods.nasbert.encoding import PAPER_EMBEDDING_SIZES, PAPER_HIDDEN_SIZES, PAPER_OPERATIONS, check_sizes
-from methods.training.options import Fraction, Optimiser, Options
+from methods.training.options import Fraction, MethodOptions, Optimiser, Options
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -137,7 +137,7 @@ class Finetuning(Options):
         return len(self.learning_rates) * len(self.batch_sizes) * len(self.epochs)
 
 
-class NasBertOptions(Options):
+class NasBertOptions(MethodOptions):
     """The space (`sublayers` in `blocks`, `hidden_sizes`, `operations`, `embedding_sizes`, `head_size` of attention; dropout of
     hidden states, attention and convolutions, scaled by h / largest h where `dynamic_dropout`), and the stages in their order."""
 

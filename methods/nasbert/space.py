@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,13 +54,14 @@ class NasBertSpace(SearchSpace):
         convolution_dropout: float = 0.0,
         dynamic_dropout: bool = False,
         backbone: BackboneConfig = BERT_BASE,
+        method: str = METHOD_NAME,
     ) -> None:
         """Raises ValueError where the sizes do not go together."""
         check_sizes(sublayers, blocks, hidden_sizes, operations, embedding_sizes, head_size)
         self.blocks, self.per_block = blocks, sublayers // blocks
         self.hidden_sizes, self.operations, self.embedding_sizes = tuple(hidden_sizes), tuple(operations), tuple(embedding_sizes)
         self.settings = Settings(head_size, dropout, attention_dropout, convolution_dropout, dynamic_dropout, max(hidden_sizes))
-        self.backbone = backbone
+        self.backbone, self.method = backbone, method
         self.choices = (Choice("embedding", self.embedding_sizes), *(c for b in range(1, blocks + 1) for c in self._block_choices(b)))
         self._tables: dict[tuple[BackboneConfig, Head, int], CostTables] = {}
 
@@ -70,6 +71,9 @@ class NasBertSpace(SearchSpace):
         for j in range(1, self.per_block + 1):
             yield Choice(f"block{b}.op{j}", self.operations)
 
+    def _architecture(self, embedding: int, blocks: Iterable[tuple[int, Sequence[str]]]) -> Architecture:
+        return architecture_of(embedding, blocks, self.method)
+
     def decode(self, assignment: Assignment) -> Architecture:
         """Operations beyond a block's length do not exist."""
         pairs = []
@@ -77,7 +81,7 @@ class NasBertSpace(SearchSpace):
             length = int(assignment[f"block{b}.length"])
             operations = [str(assignment[f"block{b}.op{j}"]) for j in range(1, length + 1)]
             pairs.append((int(assignment[f"block{b}.hidden"]), operations))
-        return architecture_of(int(assignment["embedding"]), pairs)
+        return self._architecture(int(assignment["embedding"]), pairs)
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         genes = architecture.choices
@@ -111,11 +115,11 @@ class NasBertSpace(SearchSpace):
         ]
         for embedding in self.embedding_sizes:
             for blocks in itertools.product(paths, repeat=self.blocks):
-                yield architecture_of(embedding, blocks)
+                yield self._architecture(embedding, blocks)
 
     def sample(self, rng: random.Random) -> Architecture:
         """Uniform over the architectures of the space (most of a block's paths are long, so uniform lengths would not be)."""
-        return architecture_of(rng.choice(self.embedding_sizes), [self.sample_path(rng) for _ in range(self.blocks)])
+        return self._architecture(rng.choice(self.embedding_sizes), [self.sample_path(rng) for _ in range(self.blocks)])
 
     def sample_path(self, rng: random.Random) -> tuple[int, list[str]]:
         """A hidden size and operations, uniform over the paths of a block."""
@@ -148,7 +152,7 @@ class NasBertSpace(SearchSpace):
             j = rng.randrange(len(operations))
             operations[j] = rng.choice([name for name in self.operations if name != operations[j]])
         blocks[n] = (hidden, operations)
-        return architecture_of(embedding, blocks)
+        return self._architecture(embedding, blocks)
 
     def smallest(self) -> Architecture:
         """The fewest parameters, and among those the fewest FLOPs (classification at length 128, on `backbone`).
@@ -168,7 +172,7 @@ class NasBertSpace(SearchSpace):
 
         found = extreme(self.tables(self.backbone, Head("classification", 2), 128), self.blocks, path_length, score)
         pairs = [(self.hidden_sizes[h], [self.operations[o]] * path_length) for h, o in zip(found.hidden, found.operations, strict=True)]
-        return architecture_of(self.embedding_sizes[found.embedding], pairs)
+        return self._architecture(self.embedding_sizes[found.embedding], pairs)
 
     def cost_range(self, backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1) -> dict[str, tuple[float, float]]:
         """The least and the greatest value of each cost in the whole space (deployed form), by the name of its limit.
@@ -192,12 +196,12 @@ class NasBertSpace(SearchSpace):
             embedding = max((e for e in self.embedding_sizes if e <= hidden), default=min(self.embedding_sizes))
             for depth in {self.per_block, max(1, self.per_block // 2)}:
                 operations = list(itertools.islice(itertools.cycle(cycle), depth))
-                found.append(architecture_of(embedding, [(hidden, operations)] * self.blocks))
+                found.append(self._architecture(embedding, [(hidden, operations)] * self.blocks))
         return list(dict.fromkeys(found))
 
     def hand_made(self, like: Architecture) -> Sequence[Architecture]:
         """BERTs of every hidden size and depth, with the embedding width of `like`."""
-        return hand_made(self.blocks, self.per_block, self.hidden_sizes, self.operations, like.choices["embedding"])
+        return hand_made(self.blocks, self.per_block, self.hidden_sizes, self.operations, like.choices["embedding"], self.method)
 
     def spec(self, architecture: Architecture, backbone: BackboneConfig, head: Head, form: Form = "deployed") -> NetworkSpec:
         if architecture.method != self.method:
@@ -227,4 +231,4 @@ def space_of(options: NasBertOptions, backbone: BackboneConfig) -> NasBertSpace:
             f"nasbert: blocks: {options.blocks} do not divide the backbone's {backbone.layers} layers;"
             f" with {options.sublayers} sublayers {', '.join(map(str, fitting))} would"
         )
-    return NasBertSpace(**options.sizes(), backbone=backbone)
+    return NasBertSpace(**options.sizes(), backbone=backbone, method=options.label or METHOD_NAME)

@@ -35,7 +35,7 @@ class TableSpace(SearchSpace):
     deployed_only = frozenset({"embedding"})
 
     def __init__(self, losses: BlockLosses, space: NasBertSpace) -> None:
-        self.losses, self.whole, self.paths = losses, space, Paths(space)
+        self.losses, self.whole, self.paths, self.method = losses, space, Paths(space), space.method
         named = [[self.paths[number] for number in numbers.tolist()] for numbers, _, _ in losses.blocks]
         blocks = [Choice(f"block{b}.path", tuple(_name(*path) for path in paths)) for b, paths in enumerate(named, start=1)]
         self.choices = (Choice("embedding", space.embedding_sizes), *blocks)
@@ -44,7 +44,7 @@ class TableSpace(SearchSpace):
 
     def decode(self, assignment: Assignment) -> Architecture:
         paths = [str(assignment[choice.name]).split(":") for choice in self.choices[1:]]
-        return architecture_of(int(assignment["embedding"]), [(int(hidden), names.split(".")) for hidden, names in paths])
+        return architecture_of(int(assignment["embedding"]), [(int(hidden), names.split(".")) for hidden, names in paths], self.method)
 
     def encode(self, architecture: Architecture) -> dict[str, Value]:
         genes = architecture.choices

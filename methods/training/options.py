@@ -15,6 +15,13 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class MethodOptions(Options):
+    """The knob that every method has. `label`: what an entry is called in tables, folders and the archive where one method is there
+    several times, with other options ('': the method's name)."""
+
+    label: Annotated[str, Field(pattern=r"^([A-Za-z0-9_+-][A-Za-z0-9_.+-]*)?$")] = ""
+
+
 class Schedule(Options):
     """Optimiser and length of one stage; defaults are DynaBERT's (its section 4.1 and released code).
 

@@ -154,7 +154,7 @@ def test_a_search_costs_its_reestimation_too(run: Path) -> None:
     folder = RunFolder(run)
     session = Session(folder.experiment(), folder, "tiny")
     options = session.experiment.all_tasks[0]
-    split, collate, member = session.task(options).split("search"), session.collate(options, "adabert"), session.members[0]
+    split, collate, member = session.task(options).split("search"), session.collate(options, session.members[0].method), session.members[0]
     length = round(float(collate.encode(split).lengths.mean()))
     chosen = selected(run)["single", "alpha", LARGE["max_flops"]].architecture
     assert chosen is not None

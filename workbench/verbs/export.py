@@ -12,7 +12,6 @@ from typing import Any
 from methods.costs import costs
 from methods.errors import UserError
 from methods.network import Network, NetworkSpec, save_network
-from methods.registry import names
 from methods.space import Architecture
 from search.archive import Archive
 from search.candidates import candidates
@@ -48,7 +47,8 @@ def export(run: Path | str, architecture: str, directory: Path | str, task: str 
     with Archive(folder.archive, create=False) as archive:
         measured, stages = archive.measurements(), archive.stages()
     options = _task(experiment, task)
-    found = _find(measured, architecture, options.name, str(folder.path))
+    labels = {entry.label for entry in experiment.methods}
+    found = _find(measured, labels, architecture, options.name, str(folder.path))
     mine = [m for m in measured if m.task == options.name and m.architecture.method == found.method]
     chosen = _seed(mine, found, seed)
     session = Session(_here(experiment), folder, str(folder.path))
@@ -60,7 +60,7 @@ def export(run: Path | str, architecture: str, directory: Path | str, task: str 
     else:
         check_trained(stages, task_places(session, options, found, chosen))
         network = _finished(session, options, member, found, chosen)
-    return _write(session, options, network, found, [m for m in mine if m.architecture == found], chosen, target)
+    return _write(session, options, member, network, found, [m for m in mine if m.architecture == found], chosen, target)
 
 
 def _here(experiment: Experiment) -> Experiment:
@@ -83,7 +83,14 @@ def _finished(session: Session, options: TaskOptions, member: Member, found: Arc
 
 
 def _write(
-    session: Session, options: TaskOptions, network: Network, found: Architecture, mine: list[Measurement], seed: int, target: Path
+    session: Session,
+    options: TaskOptions,
+    member: Member,
+    network: Network,
+    found: Architecture,
+    mine: list[Measurement],
+    seed: int,
+    target: Path,
 ) -> Exported:
     """By way of a folder beside it, so that the target is whole or not there."""
     aside = None
@@ -91,7 +98,7 @@ def _write(
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         aside.chmod(0o777 & ~_umask())
-        save_network(network.cpu(), aside, session.backbone.tokenizer, **_about(session, options, found, mine, seed, network.spec))
+        save_network(network.cpu(), aside, session.backbone.tokenizer, **_about(session, options, member, found, mine, seed, network.spec))
         if target.exists():
             target.rmdir()
         aside.rename(target)
@@ -104,12 +111,13 @@ def _write(
 
 
 def _about(
-    session: Session, options: TaskOptions, found: Architecture, mine: list[Measurement], seed: int, spec: NetworkSpec
+    session: Session, options: TaskOptions, member: Member, found: Architecture, mine: list[Measurement], seed: int, spec: NetworkSpec
 ) -> dict[str, Any]:
     cost, layers, task = session.experiment.cost, layer_facts(spec), options.spec
     used = costs(spec, cost.length, cost.batch)
     return {
-        "method": found.method,
+        "method": member.method.name,
+        **({"label": member.name} if member.name != member.method.name else {}),
         "architecture": {"id": found.id, "choices": found.choices},
         "kept_layers": [layer["backbone_layer"] for layer in layers],
         "layers": layers,
@@ -136,8 +144,8 @@ def _task(experiment: Experiment, name: str | None) -> TaskOptions:
     return tasks[name]
 
 
-def _find(measured: list[Measurement], prefix: str, task: str, run: str) -> Architecture:
-    of_methods = {m.architecture for m in measured if m.task == task and m.architecture.method in names()}
+def _find(measured: list[Measurement], labels: set[str], prefix: str, task: str, run: str) -> Architecture:
+    of_methods = {m.architecture for m in measured if m.task == task and m.architecture.method in labels}
     matching = sorted((a for a in of_methods if prefix and a.id.startswith(prefix.lower())), key=lambda a: a.id)
     if not matching:
         hint = f"elastibench query {run} names the best one"

@@ -69,6 +69,8 @@ def _work(session: Session, reporter: Reporter) -> None:
         for seed in experiment.seeds_of(options):
             flops = 0.0
             for member in session.members:
+                if not member.entry.runs(options.name, seed):
+                    continue
                 if member.on_task:
                     one = MethodRun(session, options, member, member.on_task, seed, network, reporter)
                     one.run()
@@ -84,7 +86,7 @@ def _work(session: Session, reporter: Reporter) -> None:
 
 
 def _corpus_seeds(session: Session, member: Member) -> tuple[int, ...]:
-    return session.experiment.corpus_seeds if member.on_corpus else ()
+    return session.experiment.corpus_seeds(member.entry) if member.on_corpus else ()
 
 
 def _claim(session: Session) -> None:
