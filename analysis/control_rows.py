@@ -21,6 +21,7 @@ from analysis.controls import (
     teacher_of,
     used_share,
     way_of,
+    window_words,
 )
 from analysis.rows import Place, Row
 from analysis.spending import SEARCH_COLUMNS, Cells, Trained, empty, no_training, stages_cost, training_cost
@@ -68,7 +69,7 @@ def random_row(place: Place, method: str) -> Row:
     """Mean and range over random architectures of the same size; they cost what was trained for them alone."""
     found = random_in_window(place.run, place.task, method, place.budget)
     if not found:
-        reason = "none measured in 90-100 % of the limit"
+        reason = f"none measured with {window_words(place.run, place.task, method, place.budget)}"
         return _row(place, f"{RANDOM} ({method})", method, _nothing(reason), no_training(reason))
     cost = _own_cost(place, method, found)
     if not cost.values and method not in place.run.corpus_methods:

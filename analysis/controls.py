@@ -48,9 +48,29 @@ def used_share(budget: Budget, measurement: Measurement) -> float:
 
 
 def random_in_window(run: Run, task: str, method: str, budget: Budget) -> list[Measurement]:
-    """The method's random architectures on `validation` whose binding limit is used to 90-100 %."""
-    found = measured_controls(run, task, RANDOM, method=method)
-    return [m for m in found if WINDOW[0] - 1e-9 <= used_share(budget, m) <= WINDOW[1]]
+    """The method's random architectures on `validation` whose binding limit is used to 90-100 %; where the method has a rule of its
+    own, those that cost 90-100 % of what that found with their seed."""
+    found, own = measured_controls(run, task, RANDOM, method=method), found_by_rule(run, task, method, budget)
+    return [m for m in found if in_window(used_share(own.get(m.seed, budget), m))]
+
+
+def in_window(share: float) -> bool:
+    return WINDOW[0] - 1e-9 <= share <= WINDOW[1]
+
+
+def found_by_rule(run: Run, task: str, method: str, budget: Budget) -> dict[int, Budget]:
+    """By seed the costs, as limits, of what the method's own rule found under a budget."""
+    from search.strategies.registry import names
+
+    costs = {m.architecture: m.costs for m in run.measurements if m.task == task and m.kind in ("shared", "finished")}
+    mine = [s for s in run.selections if (s.task, s.method, dict(s.limits)) == (task, method, budget.limits()) and s.by not in names()]
+    return {s.seed: budget.used_by(costs[s.architecture]) for s in mine if s.architecture in costs}
+
+
+def window_words(run: Run, task: str, method: str, budget: Budget) -> str:
+    """What random architectures cost that a method's are set against."""
+    share = f"{WINDOW[0]:.0%} to {WINDOW[1]:.0%}".replace("%", " %")
+    return f"{share} of {'its cost' if found_by_rule(run, task, method, budget) else 'the limit'}"
 
 
 def costliest_within(run: Run, task: str, name: str, budget: Budget, method: str | None = None) -> dict[int, Measurement]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.controls import random_in_window
+from analysis.controls import found_by_rule, in_window, random_in_window, used_share
 from analysis.method_row import method_row
 from analysis.rows import Place, Row
 from analysis.winners import Winner
@@ -52,7 +52,15 @@ def selection_rows(place: Place, method: str) -> list[Row]:
 
 
 def scores(run: Run, task: str, method: str, budget: Budget, by: str) -> tuple[list[float], list[float]]:
-    """On `validation`: what this way of searching found (one per seed), and the random networks of the budget's window, all seeds."""
-    found = selected(run, task, method, budget, by)
-    ours = [] if isinstance(found, str) else [w.finished.quality for w in found if w.finished is not None]
-    return ours, [m.quality for m in random_in_window(run, task, method, budget)]
+    """On `validation`: what this way of searching found (one per seed), and random networks of equal cost, all seeds.
+
+    Random networks are drawn at the cost of what the method's own rule found: seeds in which another way found something that costs
+    more, or less than 90 % of it, are left out.
+    """
+    found, own = selected(run, task, method, budget, by), found_by_rule(run, task, method, budget)
+    winners = [] if isinstance(found, str) else [w for w in found if w.finished is not None]
+    if own:
+        winners = [w for w in winners if w.seed in own and w.finished and in_window(used_share(own[w.seed], w.finished))]
+    seeds = {w.seed for w in winners}
+    randoms = [m.quality for m in random_in_window(run, task, method, budget) if m.seed in seeds]
+    return [w.finished.quality for w in winners if w.finished is not None], randoms

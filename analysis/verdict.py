@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from analysis.controls import random_in_window
+from analysis.controls import random_in_window, window_words
 from analysis.paired import NoTestError, against_mean, one_by_one
-from analysis.rows import WINDOW
 from analysis.statistics import PairedTest, mean_and_spread
 from methods.budget import Budget
 
@@ -28,9 +27,9 @@ def verdict(run: Run, task: str, method: str, budget: Budget, winners: Sequence[
     if len(ours) < len(winners):
         return f"{head} whether the search helped can't be said: {_count(len(winners) - len(ours), 'winner')} not measured on validation."
     theirs = random_in_window(run, task, method, budget)
-    window = f"{WINDOW[0]:.0%} to {WINDOW[1]:.0%}".replace("%", " %")
+    window = window_words(run, task, method, budget)
     if not theirs:
-        return f"{head} whether the search helped can't be said: no random architecture with {window} of the limit was measured."
+        return f"{head} whether the search helped can't be said: no random architecture with {window} was measured."
     mean, _ = mean_and_spread([m.quality for m in ours])
     average, _ = mean_and_spread([m.quality for m in theirs])
     typical, beyond_typical = _tested(mean - average, lambda: against_mean(run, ours, theirs))
@@ -38,7 +37,7 @@ def verdict(run: Run, task: str, method: str, budget: Budget, winners: Sequence[
     matched = [(m, r) for m, r in pairs if r is not None]
     text = (
         f"{head} the search's choice has {_seeds(ours)}{mean:.4f} {ours[0].metric}, {_points(mean - average)} the mean of "
-        f"{_count(len(theirs), 'random network')} with {window} of the limit ({average:.4f}; {typical})"
+        f"{_count(len(theirs), 'random network')} with {window} ({average:.4f}; {typical})"
     )
     if not matched:
         return f"{text}. {_conclusion(beyond_typical, None)}"

@@ -1,7 +1,7 @@
 """Runs every benchmark in turn: `python -m benchmarks`."""
 
-from benchmarks import augmentation, blockwise, corpus_memory, costs, derivation, selection
+from benchmarks import augmentation, blockwise, corpus_memory, costs, derivation, search, selection
 
 if __name__ == "__main__":
-    for module in (costs, derivation, selection, augmentation, corpus_memory, blockwise):
+    for module in (costs, derivation, search, selection, augmentation, corpus_memory, blockwise):
         module.main()

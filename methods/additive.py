@@ -27,6 +27,13 @@ SLAB = 1_000_000
 LARGEST_HALF = 10_000_000
 
 
+def most_rows(groups: int) -> int:
+    """So many rows may each of so many groups have at most, all alike, for their chain to be searched exactly."""
+    half = -(-groups // 2)
+    rows = round(float(LARGEST_HALF ** (1 / half)))
+    return rows if prod([rows] * half) <= LARGEST_HALF else rows - 1
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """Rows to choose one from: `states` (n,), on which costs between neighbouring groups may depend, `costs` (n, c) and `scores` (n,).

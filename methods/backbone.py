@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import UserError
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-FAMILIES = ("bert",)
+FAMILIES = ("bert", "roberta")
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The shape of a BERT-like encoder; names of the paper of BERT, sizes as counts."""
+    """The shape of a BERT-like encoder; names of the paper of BERT, sizes as counts.
+
+    `positions`: tokens that a text may have; RoBERTa's table has `position_offset` rows more, which no token reads.
+    """
 
     vocabulary: int
     positions: int
@@ -44,6 +47,11 @@ class BackboneConfig:
     def head_size(self) -> int:
         return self.hidden // self.heads
 
+    @property
+    def position_offset(self) -> int:
+        """The row of the position table that the first token reads: behind the padding's for RoBERTa, whose ids are 2..T+1."""
+        return self.padding_id + 1 if self.family == "roberta" else 0
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -62,9 +70,12 @@ class BackboneConfig:
 
         if config.hidden_act not in ACT2FN:
             raise UserError(f"backbone {name}: hidden_act {config.hidden_act!r} is unknown; gelu is BERT's")
+        if family == "roberta" and not isinstance(config.pad_token_id, int):
+            raise UserError(f"backbone {name}: pad_token_id {config.pad_token_id!r}; RoBERTa's positions count from behind it, 1 as a rule")
+        padding = config.pad_token_id or 0
         return cls(
             vocabulary=config.vocab_size,
-            positions=config.max_position_embeddings,
+            positions=config.max_position_embeddings - (padding + 1 if family == "roberta" else 0),
             types=config.type_vocab_size,
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
@@ -74,18 +85,19 @@ class BackboneConfig:
             attention_dropout=config.attention_probs_dropout_prob,
             layer_norm_eps=config.layer_norm_eps,
             activation=config.hidden_act,
-            padding_id=config.pad_token_id or 0,
+            padding_id=padding,
             initializer_range=config.initializer_range,
             family=family,
         )
 
 
 BERT_BASE = BackboneConfig(vocabulary=30522, positions=512, types=2, hidden=768, layers=12, heads=12, intermediate=3072)
+ROBERTA_BASE = replace(BERT_BASE, vocabulary=50265, types=1, layer_norm_eps=1e-5, padding_id=1, family="roberta")
 
 
 @dataclass
 class Backbone:
-    """A backbone with its tokenizer; `weights()` reads the encoder's tensors under the names of `transformers`' BertModel."""
+    """A backbone with its tokenizer; `weights()` reads the encoder's tensors under the names of `transformers`' model without a head."""
 
     name: str
     config: BackboneConfig
@@ -112,29 +124,34 @@ class Backbone:
         return cls(name, config, tokenizer)
 
     def weights(self) -> dict[str, Tensor]:
-        """Tensors of the encoder (float32) by BertModel's names, without a prefix. Safetensors, or `.bin` with weights_only."""
+        """Tensors of the encoder (float32) by BertModel's names, without a prefix. Safetensors, or `.bin` with weights_only.
+
+        RobertaModel's pooler is left out: nothing reads it, the classifier has a dense layer of its own.
+        """
         from transformers import AutoModel
 
         model, lacking = self._read(AutoModel)
         missing = [key for key in lacking if not key.startswith("pooler.")]
         if missing:
             raise UserError(f"backbone {self.name}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}")
-        state: dict[str, Tensor] = {k: v for k, v in model.state_dict().items() if not any(k.startswith(m) for m in lacking)}
+        unread = (*lacking, "pooler.") if self.config.family == "roberta" else tuple(lacking)
+        state: dict[str, Tensor] = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(unread)}
         return state
 
     def masked_word_head(self) -> dict[str, Tensor] | None:
-        """Tensors (float32) of the output layer for masked words by BertForMaskedLM's names, the decoder's bias among them; None where
-        the files hold none, or one whose decoder is not the word table."""
+        """Tensors (float32) of the output layer for masked words by the names of BertForMaskedLM or RobertaForMaskedLM, the decoder's bias
+        among them; None where the files hold none, or one whose decoder is not the word table."""
         import torch
         from transformers import AutoModelForMaskedLM
 
         model, lacking = self._read(AutoModelForMaskedLM)
         state: dict[str, Tensor] = model.state_dict()
-        if any(key.startswith("cls.predictions.transform.") for key in lacking):
+        layer, dense = ("lm_head.", "dense.") if self.config.family == "roberta" else ("cls.predictions.", "transform.")
+        if any(key.startswith(layer + dense) for key in lacking):
             return None
-        if not torch.equal(state["cls.predictions.decoder.weight"], state["bert.embeddings.word_embeddings.weight"]):
+        if not torch.equal(state[f"{layer}decoder.weight"], state[f"{self.config.family}.embeddings.word_embeddings.weight"]):
             return None
-        return {name: tensor for name, tensor in state.items() if name.startswith("cls.predictions.")}
+        return {name: tensor for name, tensor in state.items() if name.startswith(layer)}
 
     def _read(self, kind: Any) -> tuple[Any, list[str]]:
         """A model of that class of transformers, and the names of the tensors that the files lack."""

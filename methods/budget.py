@@ -78,6 +78,12 @@ class Budget:
         used = costs.measured_against()
         return {name: limit - used[name] for name, limit in self.limits().items()}
 
+    def used_by(self, costs: Costs) -> Budget:
+        """The same limits, as tight as these costs are."""
+        used = costs.measured_against()
+        plain = {name: max(used[name], 1.0) for name in LIMITS if getattr(self, name) is not None}
+        return Budget(**plain, max_latency={device: used[f"max_latency.{device}"] for device in self.max_latency}, name=self.name)
+
     def label(self) -> str:
         """The budget in one line: its name, else its limits."""
         return self.name or ", ".join(f"{name} {format_quantity(limit)}" for name, limit in self.limits().items()) or "no limit"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 TIMELESS = frozenset(
-    {"dropout", "attention_dropout", "layer_norm_eps", "epsilon", "momentum", "index", "padding_id", "positions", "initializer_range"}
+    {"dropout", "attention_dropout", "first_dropout", "layer_norm_eps", "epsilon", "momentum", "index", "initializer_range"}
+    | {"padding_id", "positions", "position_offset"}
 )
 """Fields of a part that do not matter for how long it takes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,6 +145,25 @@ def make_head(task: Head, hidden: int, pooler: bool, stem: Stem, dropout: float 
 
 
 def make_stem(backbone: BackboneConfig) -> Stem:
-    """BERT's own stem: word, position and type tables, LayerNorm, dropout."""
+    """The backbone's own stem: word, position and type tables, LayerNorm, dropout."""
     b = backbone
-    return Stem(b.vocabulary, b.positions, b.types, b.hidden, dropout=b.dropout, layer_norm_eps=b.layer_norm_eps, padding_id=b.padding_id)
+    return Stem(
+        b.vocabulary,
+        b.positions,
+        b.types,
+        b.hidden,
+        dropout=b.dropout,
+        layer_norm_eps=b.layer_norm_eps,
+        padding_id=b.padding_id,
+        position_offset=b.position_offset,
+    )
+
+
+def backbone_head(task: Head, backbone: BackboneConfig) -> Part:
+    """The backbone's own output part: BERT's, or RoBERTa's, whose layer for masked words always has GELU."""
+    from methods.layers.heads import FirstTokenHead
+
+    roberta = backbone.family == "roberta"
+    activation = "gelu" if roberta else backbone.activation
+    part = make_head(task, backbone.hidden, True, make_stem(backbone), backbone.dropout, activation)
+    return replace(part, first_dropout=backbone.dropout) if roberta and isinstance(part, FirstTokenHead) else part

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from methods.network import Network
     from methods.supernet import Batch, Supernet
     from methods.tasks.head import Head
+    from methods.tasks.spec import TaskSpec
     from methods.tasks.task import Task
     from methods.training.augmentation.soft_labels import SoftLabels
 
@@ -34,7 +35,8 @@ class StagePlan:
     """What a stage will do, known before anything is trained.
 
     `examples`: rows read over all steps; `flops`: 3 x forward of every trained sub-network plus 1 x forward of the teacher, at the
-    planned length; `memory`: bytes of weights, gradients, optimiser state and the activations of the one graph that is alive.
+    planned length; `memory`: bytes of weights, gradients, optimiser state, the activations of the one graph that is alive, and states
+    that are kept.
     """
 
     name: str
@@ -146,6 +148,9 @@ class TaskRecipe(Recipe):
     floor_controls: tuple[str, ...] = ()
     """The names of what `floors` gives."""
 
+    def check(self, backbone: BackboneConfig, task: TaskSpec) -> None:
+        """Looks at what the options name before anything is trained. Raises UserError where it is missing or fits neither."""
+
     @abstractmethod
     def train(self, context: Context) -> Supernet:
         """Runs all stages (or reads their results) and returns the trained supernet in eval mode."""
@@ -250,6 +255,10 @@ class CorpusRecipe(Recipe):
     """Tokens of the texts that the corpus stages read; the last is that of `assemble` and `measure`."""
     assembled_texts: int = 0
     """So many texts of `search` are read by `assemble`, at most; 0: all of them."""
+
+    def check(self, space: SearchSpace, backbone: BackboneConfig, variants: Sequence[str]) -> None:
+        """Looks at what the options ask for before anything is trained; `variants`: those that the experiment asks for. Needs no weights
+        and no text. Raises UserError where it cannot work out."""
 
     @abstractmethod
     def train(self, context: CorpusContext) -> Supernet:

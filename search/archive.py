@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, delete, insert, select
+from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from methods.errors import UserError
@@ -22,6 +22,9 @@ from search.predictions import Predictions, file_name
 from search.tables import KEY, MEASUREMENTS, META, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
 
 _NOTE = "note: "
+_INSERT = insert(MEASUREMENTS)
+_OF_KEY = select(MEASUREMENTS).where(*(MEASUREMENTS.c[name] == bindparam(name) for name in KEY))
+"""Made once: putting a statement together takes longer than executing it."""
 
 
 class Archive:
@@ -52,7 +55,7 @@ class Archive:
         try:
             with self._transaction() as connection:
                 # The row first: it holds the key against other processes while the file is written, and vanishes if that fails.
-                connection.execute(insert(MEASUREMENTS).values(to_row(replace(measurement, created=created))))
+                connection.execute(_INSERT, to_row(replace(measurement, created=created)))
                 if predictions is not None:
                     self._save(measurement.key, predictions)
         except IntegrityError:
@@ -63,8 +66,9 @@ class Archive:
 
     def get(self, key: Key) -> Measurement | None:
         """The measurement of that key, if there is one."""
-        found = self._rows(MEASUREMENTS, dict(zip(KEY, key, strict=True)))
-        return self._measurement(found[0]) if found else None
+        with self._transaction() as connection:
+            found = connection.execute(_OF_KEY, dict(zip(KEY, key, strict=True))).mappings().first()
+        return self._measurement(dict(found)) if found else None
 
     def find(self, architecture_id: str, task: str, split_digest: str, weights_digest: str, kind: Kind) -> Measurement | None:
         """`get` with the parts of the key by name."""
@@ -119,6 +123,11 @@ class Archive:
         with self._transaction() as connection:
             connection.execute(delete(META).where(META.c.key == _NOTE + about))
             connection.execute(insert(META).values(key=_NOTE + about, value=text))
+
+    def forget(self, about: str) -> None:
+        """Removes the fact that `note` kept under that name, where there is one."""
+        with self._transaction() as connection:
+            connection.execute(delete(META).where(META.c.key == _NOTE + about))
 
     def notes(self) -> dict[str, str]:
         """All facts that `note` kept, by name."""

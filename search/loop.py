@@ -10,10 +10,11 @@ from methods.budget import Budget
 from methods.costs import Costs
 from methods.errors import UserError
 from methods.space import Architecture, SearchSpace
+from search.front import refuse_unknown, widest
 from search.limits import refuse_impossible
 from search.measurement import Measurement
 from search.predictions import Predictions
-from search.strategies.registry import Entry, entry
+from search.strategies.registry import Entry, entry, resolve
 from search.strategies.strategy import CostOf, Problem, Strategy
 
 Evaluated = tuple[Measurement, Predictions | None]
@@ -25,11 +26,11 @@ PATIENCE = 2_000
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a strategy: under one budget, or under all at once where the strategy looks at none.
+    """One run of a strategy: under one budget, or for all at once where the strategy looks at none or searches a front.
 
-    `measurements`: what was told of, in that order. `evaluated` of them now, `answered` by what was measured before. `infeasible`:
-    proposals over a limit, never evaluated. `duplicates`: proposals equal to earlier ones. `seconds`: wall clock of this pass.
-    `stopped`: why fewer than asked for were measured, empty where all were.
+    `strategy`: a name of the registry, what `auto` became. `measurements`: what was told of, in that order. `evaluated` of them now,
+    `answered` by what was measured before. `infeasible`: proposals over a limit, never evaluated. `duplicates`: proposals equal to
+    earlier ones. `seconds`: wall clock of this pass. `stopped`: why fewer than asked for were measured, empty where all were.
     """
 
     budgets: tuple[Budget, ...]
@@ -97,22 +98,29 @@ def search(
     commit: Callable[[Measurement, Predictions | None], object],
     progress: Progress | None = None,
     generation: int = 8,
+    objectives: Sequence[str] = (),
 ) -> SearchResult:
     """Searches a space under each budget (`Budget()`: no limit).
+
+    `objectives`: costs, by the names of their limits. With them there is one pass, which looks for the front of quality and these costs
+    within the widest of the limits that all budgets have.
 
     `evaluate` takes the architectures of a generation that nobody knows yet and yields measurement and predictions of each, in the
     order given; every one is committed as it arrives. `known` answers from the archive. `evaluations`: distinct architectures measured
     or answered per pass (None: the strategy's own number), so that a search that was interrupted and is run again goes the same way
     and ends with the same measurements. `progress` hears (done, total).
-    Raises UserError for an unknown strategy, a space that it can't search, and a budget that no architecture meets.
+    Raises UserError for an unknown strategy or objective, a space that it can't search, and a budget that no architecture meets.
     """
     if evaluations is not None and evaluations < 1:
         raise UserError(f"search.evaluations: {evaluations} is too few; at least 1")
+    size = space.size()
+    strategy = resolve(strategy, size, evaluations)
     chosen = entry(strategy)
     budgets = budgets or [Budget()]
     for budget in budgets:
         refuse_impossible(space, budget, cost_of)
-    groups = [(budget,) for budget in budgets] if chosen.reads_budget else [tuple(budgets)]
+    refuse_unknown(objectives, space, cost_of)
+    groups = [(budget,) for budget in budgets] if chosen.reads_budget and not objectives else [tuple(budgets)]
     memory: dict[Architecture, Measurement] = {}
 
     def recall(architecture: Architecture) -> Measurement | None:
@@ -122,13 +130,13 @@ def search(
         memory[measurement.architecture] = measurement
         commit(measurement, predictions)
 
-    size = space.size()
     wanted = min(evaluations or chosen.evaluations or size, size)
     done = _Done(progress, wanted * len(groups))
     passes = []
     for place, group in enumerate(groups):
-        problem = Problem(space, group[0], cost_of, seed, wanted)
-        runner = _Runner(chosen, strategy, problem, group, evaluate, recall, keep, generation, done)
+        limits = (widest(group),) if objectives else group
+        problem = Problem(space, limits[0], cost_of, seed, wanted, tuple(objectives))
+        runner = _Runner(chosen, strategy, problem, group, limits, evaluate, recall, keep, generation, done)
         passes.append(runner.run())
         done.at(wanted * (place + 1))
     return SearchResult(tuple(passes))
@@ -153,12 +161,13 @@ class _Done:
 
 @dataclass
 class _Runner:
-    """One pass."""
+    """One pass. An architecture is measured where it meets one of `limits`."""
 
     entry: Entry
     name: str
     problem: Problem
     budgets: tuple[Budget, ...]
+    limits: tuple[Budget, ...]
     evaluate: Evaluate
     recall: Callable[[Architecture], Measurement | None]
     keep: Callable[[Measurement, Predictions | None], None]
@@ -199,7 +208,7 @@ class _Runner:
     def _answer(self, strategy: Strategy, asked: Sequence[Architecture]) -> None:
         """Answers a generation in the order of asking. Costs first: what exceeds the budget never meets the evaluator."""
         costs = {architecture: self.problem.cost_of(architecture) for architecture in asked}
-        fitting = [a for a in asked if any(budget.met_by(costs[a]) for budget in self.budgets)]
+        fitting = [a for a in asked if any(limits.met_by(costs[a]) for limits in self.limits)]
         answers = {a: self.recall(a) for a in fitting}
         unknown = [a for a in fitting if answers[a] is None]
         results = iter(self.evaluate(unknown)) if unknown else iter(())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from methods.backbone import BackboneConfig
 from methods.budget import Budget
 from methods.errors import UserError
 from methods.recipe import CorpusRecipe
 from methods.tasks.head import Head
+from search.front import refuse_unknown
 from search.limits import check_budget
 from search.strategies.registry import make
 from workbench.experiment import Experiment, TaskOptions
@@ -24,6 +27,7 @@ LOOKED_UP = 200
 def check(session: Session) -> None:
     """Raises UserError, by its place, for whatever can be known to be wrong. Opens the tasks, not yet the corpus."""
     experiment, name = session.experiment, session.name
+    check_corpus_recipes(experiment, session.members, session.shape, name)
     for member in session.members:
         if not member.recipe.trainable:
             why = "can be planned and hosted, but this version does not train it yet; take it out"
@@ -39,8 +43,27 @@ def check(session: Session) -> None:
             )
         for member in session.members:
             if member.on_task and member.entry.runs(options.name):
-                make(experiment.search.strategy, member.space, 0, Budget(), session.cost_of(member, head), 1)
+                cost_of = session.cost_of(member, head)
+                make(experiment.search.strategy, member.space, 0, Budget(), cost_of, 1)
+                if experiment.search.report_all and experiment.search.strategy_for(member.space) != "exhaustive":
+                    raise UserError(f"{name}: search.report_all: the space of {member.name} is too large to be measured as a whole")
+                refuse_unknown(experiment.search.objectives, member.space, cost_of)
+                try:
+                    member.on_task.check(session.shape, session.task(options).spec)
+                except UserError as error:
+                    raise UserError(f"{name}: {member.place}: {error}") from error
         _check_budgets(session, head)
+
+
+def check_corpus_recipes(experiment: Experiment, members: Sequence[Member], backbone: BackboneConfig, name: str) -> None:
+    """Raises UserError, by its place, where the options of a method on the corpus cannot work out with its space and the backbone."""
+    for member in members:
+        recipe, asked = member.on_corpus, experiment.controls_of(member.entry).variants
+        try:
+            if recipe:
+                recipe.check(member.space, backbone, recipe.variants if asked else ())
+        except UserError as error:
+            raise UserError(f"{name}: {member.place}: {error}") from error
 
 
 def _check_corpus_method(session: Session, member: Member, recipe: CorpusRecipe) -> None:

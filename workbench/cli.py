@@ -80,6 +80,10 @@ def run(
     outcome = verb(experiment, output, overrides or ())
     typer.echo(outcome.table.render("table"))
     typer.echo(f"run folder {outcome.folder}; table and picture in {outcome.folder / 'report'}")
+    for line in outcome.failed:
+        typer.echo(line, err=True)
+    if outcome.failed:
+        raise typer.Exit(1)
 
 
 @app.command(epilog=_examples("elastibench plan examples/demo.yaml", "elastibench plan examples/paper-dynabert.yaml"))

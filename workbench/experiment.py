@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from methods.baselines.truncated import TruncatedOptions
-from methods.budget import Budget, parse_quantity, parse_seconds
+from methods.budget import LIMITS, Budget, parse_quantity, parse_seconds
 from methods.corpus.options import CorpusOptions
 from methods.errors import UserError
 from methods.registry import get
+from methods.space import SearchSpace
 from methods.tasks.spec import TaskSpec, resolve
 from methods.tasks.task import Task, load_task
 from methods.training.augmentation.options import AugmentationOptions
@@ -162,8 +163,9 @@ def _switched(value: Any) -> Any:
 
 
 def _strategy(name: str) -> str:
-    if name not in strategies.names():
-        raise ValueError(f"there is no such strategy; there are {', '.join(strategies.names())}")
+    known = (strategies.AUTO, *strategies.names())
+    if name not in known:
+        raise ValueError(f"there is no such strategy; there are {', '.join(known)}")
     return name
 
 
@@ -192,23 +194,41 @@ class Controls(Options):
 
 
 class SearchOptions(Options):
-    """`evaluations`: how many architectures each search may measure (None: the strategy's own number; exhaustive: all).
+    """`strategy: auto` is exhaustive in a space of no more architectures than would be measured, else `predictor`. `evaluations`: how many
+    architectures each search may measure (None: the strategy's own number; exhaustive: all).
+
+    `objectives`: costs, by the names of their limits (`max_flops`). With them one search looks for the front of quality and these costs,
+    within the widest of the limits that all budgets have, and serves every budget; without, there is a search per budget.
 
     `report_all`: every architecture of an exhaustively searched space is also measured on `validation`; printed, never ranked by.
     Methods trained on the corpus are searched by their tables, whatever the strategy; `sampled`: so many networks drawn from the
     tables are estimated and assembled too, to show how well the estimates rank.
     """
 
-    strategy: Annotated[str, AfterValidator(_strategy)] = "exhaustive"
+    strategy: Annotated[str, AfterValidator(_strategy)] = strategies.AUTO
     evaluations: Count | None = None
+    objectives: tuple[str, ...] = ()
     report_all: bool = False
     sampled: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _listed(self) -> SearchOptions:
-        if self.report_all and self.strategy != "exhaustive":
+        if self.report_all and self.strategy not in ("exhaustive", strategies.AUTO):
             raise ValueError("report_all goes with strategy: exhaustive")
         return self
+
+    @model_validator(mode="after")
+    def _known_costs(self) -> SearchOptions:
+        for index, name in enumerate(self.objectives):
+            if name not in LIMITS and not name.startswith("max_latency."):
+                raise ValueError(f"objectives[{index}]: {name!r} is no cost; there are {', '.join(LIMITS)} and max_latency.<device>")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must be distinct, got {', '.join(self.objectives)}")
+        return self
+
+    def strategy_for(self, space: SearchSpace) -> str:
+        """The strategy's name, which `auto` becomes for a space."""
+        return strategies.resolve(self.strategy, space.size(), self.evaluations)
 
 
 class CostOptions(Options):
@@ -283,6 +303,10 @@ class Experiment(Options):
             unknown = [device for device in budget.max_latency if device not in self.devices]
             if unknown:
                 raise ValueError(f"budgets[{index}].max_latency: there is no device {unknown[0]!r}; name its table under `devices`")
+        timed = [name.removeprefix("max_latency.") for name in self.search.objectives if name not in LIMITS]
+        unknown = [device for device in timed if device not in self.devices]
+        if unknown:
+            raise ValueError(f"search.objectives: there is no device {unknown[0]!r}; name its table under `devices`")
         labels = [budget.label() for budget in self.all_budgets()]
         missing = [name for name in self.controls.variants if name not in labels]
         if missing:

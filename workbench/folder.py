@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 
 from methods.errors import UserError
 from methods.recipe import Hardware
-from methods.training.checkpoint import write_atomically
+from methods.training.checkpoint import file_digest, write_atomically
 from workbench.experiment import Experiment, HardwareOptions
 from workbench.loading import check, read_yaml
 from workbench.places import notation
@@ -22,12 +24,13 @@ _FREE = ("controls", "search.report_all", "search.sampled")
 
 
 class RunFolder:
-    """`experiment.yaml`, `environment.json`, `teacher/<task>/`, `augmented/<task>/`, `<task>/<method>/seed-<n>/`,
-    `corpus/<name>/<method>/seed-<n>/`, `archive.db`, `predictions/`, `report/`."""
+    """`experiment.yaml`, `latency.json` (digests of the latency tables), `environment.json`, `teacher/<task>/`, `augmented/<task>/`,
+    `<task>/<method>/seed-<n>/`, `corpus/<name>/<method>/seed-<n>/`, `archive.db`, `predictions/`, `report/`."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.experiment_file = self.path / "experiment.yaml"
+        self.latency = self.path / "latency.json"
         self.archive = self.path / "archive.db"
         self.report = self.path / "report"
         self.backbone = self.path / "backbone"
@@ -70,8 +73,9 @@ class RunFolder:
         """
         previous = self.experiment() if self.experiment_file.exists() else None
         settled = experiment.model_copy(update={"hardware": settle(experiment.hardware, previous.hardware if previous else None)})
+        after = _by_content(settled.resolved(), _digest)
         if previous is not None:
-            different = differences(previous.resolved(), settled.resolved())
+            different = differences(_by_content(previous.resolved(), self._noted_digest), after)
             if different:
                 raise UserError(
                     f"{self.path}: the run folder of another experiment; different: {', '.join(different)}. "
@@ -89,15 +93,54 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "no permission to write")
-            text = yaml.safe_dump(settled.resolved(), sort_keys=False, allow_unicode=True)
+            resolved, digests = settled.resolved(), dict[str, str]()
+            _by_content(resolved, lambda path: digests.setdefault(path, _digest(path)))
+            if digests:
+                write_atomically(self.latency, json.dumps(digests, indent=1) + "\n")
+            text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
             if not self.experiment_file.exists() or self.experiment_file.read_text() != text:
                 write_atomically(self.experiment_file, text)
         except OSError as error:
-            raise UserError(f"{self.path}: can't be written to ({error.strerror or error}); choose another folder with --output") from error
+            raise self._unwritable(error) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No other run works in the folder meanwhile; it is made where it is not there, and what a killed run left half done is removed.
+
+        Processes that were launched together hold it together. Where the file system knows no locks nothing is removed. Raises UserError
+        where another run works in it.
+        """
+        from methods.training.processes import is_main_process, wait_for_everyone
+        from workbench.holding import locked, remove_leftovers
+
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                if is_main_process() and stack.enter_context(locked(self.path)) and self.experiment_file.exists():
+                    remove_leftovers(self.path)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            wait_for_everyone()
+            yield
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"{self.path}: can't be written to ({error.strerror or error}); choose another folder with --output")
+
+    def _noted_digest(self, path: str) -> str:
+        """Of a latency table as this run has read it; where that was not noted, as it is, or its path."""
+        try:
+            return str(json.loads(self.latency.read_text())[path])
+        except FileNotFoundError:
+            return file_digest(Path(path)) if Path(path).is_file() else path
+        except KeyError:
+            return path
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{self.latency}: damaged ({error}); remove it if the latency tables are as they were") from error
 
     def give_back(self) -> None:
         """Removes what `claim` and reading the corpus left in a folder that was new or empty."""
-        self.experiment_file.unlink(missing_ok=True)
+        for file in (self.experiment_file, self.latency):
+            file.unlink(missing_ok=True)
         for made in (self.path / "corpus", self.backbone):
             shutil.rmtree(made, ignore_errors=True)
         if not any(self.path.iterdir()):
@@ -127,6 +170,27 @@ def _cores() -> int:
 def hardware(options: HardwareOptions) -> Hardware:
     """Settled options as the recipes take them."""
     return Hardware("cuda" if options.device == "cuda" else "cpu", options.precision, options.threads or 1)
+
+
+def _by_content(data: Mapping[str, Any], digest: Callable[[str], str]) -> dict[str, Any]:
+    """A resolved experiment with the digest of each latency table in the place of its path: under `devices`, and where an option of a
+    method is called `latency`."""
+
+    def options(value: Any, key: str = "") -> Any:
+        if isinstance(value, Mapping):
+            return {name: options(inner, name) for name, inner in value.items()}
+        return digest(value) if key == "latency" and isinstance(value, str) else value
+
+    devices = {device: digest(path) for device, path in data.get("devices", {}).items()}
+    return {**data, "devices": devices, "methods": [options(entry) for entry in data["methods"]]}
+
+
+def _digest(path: str) -> str:
+    try:
+        return file_digest(Path(path))
+    except OSError as error:
+        hint = "elastibench latency DEVICE-NAME measures one"
+        raise UserError(f"{path}: there is no latency table that can be read ({error.strerror}); {hint}") from error
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -124,8 +124,14 @@ def _with_paths(experiment: Experiment, folder: Path | None) -> Experiment:
         changes["corpus"] = experiment.corpus.model_copy(update={"data": _place(data, folder, named)})
     source = experiment.augmentation
     changes["augmentation"] = source.model_copy(update={"backbone": source.backbone and _directory(source.backbone, folder, False)})
+    changes["methods"] = tuple(_with_checkpoint(entry, folder) for entry in experiment.methods)
     changes["devices"] = {device: _place(path, folder, False) for device, path in experiment.devices.items()}
     return experiment.model_copy(update=changes)
+
+
+def _with_checkpoint(entry: MethodEntry, folder: Path | None) -> MethodEntry:
+    checkpoint = (entry.model_extra or {}).get("checkpoint")
+    return entry.model_copy(update={"checkpoint": _directory(checkpoint, folder, False)}) if checkpoint else entry
 
 
 def _place(text: str, folder: Path | None, is_name: bool) -> str:

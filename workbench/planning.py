@@ -20,7 +20,8 @@ from methods.training.augmentation.plan import plan_augmentation
 from methods.training.stage import training_flops, training_memory
 from methods.training.teacher import plan_teacher
 from search.limits import CostFunction
-from search.strategies.registry import entry, make
+from search.strategies.registry import AUTO, entry, make
+from workbench.checking import check_corpus_recipes
 from workbench.experiment import DATA_SEED, CostOptions, Experiment, TaskOptions
 from workbench.session import Member, members_of
 from workbench.sizes import TaskSize, backbone_config, task_size
@@ -100,6 +101,7 @@ def make_plan(experiment: Experiment, name: str, made: Path | None = None) -> Pl
     """The plan of an experiment that is called `name` in messages. Raises UserError."""
     backbone, note = backbone_config(experiment.backbone, made)
     members = members_of(experiment, backbone, name)
+    check_corpus_recipes(experiment, members, backbone, name)
     sizes = {options.name: task_size(options) for options in experiment.all_tasks}
     for member in members:
         if member.on_corpus:
@@ -128,8 +130,19 @@ def assemble(
             stages += [*by_method[member.name], *([] if member.on_corpus else [planner.search(member)])]
             budgets += _against(member.space, experiment.all_budgets(), backbone, options.spec.head, experiment.cost, options.name)
         stages += planner.truncated(by_method, on_corpus)
-    said = [*notes, *(sizes[task].note for task in sizes)]
+    said = [*notes, *(sizes[task].note for task in sizes), *_strategies(experiment, members)]
     return Plan(tuple(stages), tuple(budgets), tuple(note for note in said if note))
+
+
+def _strategies(experiment: Experiment, members: Sequence[Member]) -> list[str]:
+    """What `auto` became, for each method that is searched by a strategy."""
+    if experiment.search.strategy != AUTO:
+        return []
+    searched = [member for member in members if not member.on_corpus]
+    return [
+        f"search.strategy: auto is {experiment.search.strategy_for(member.space)} for {member.name} ({member.space.size():,} architectures)"
+        for member in searched
+    ]
 
 
 @dataclass(frozen=True)
@@ -186,16 +199,17 @@ class _Planner:
 
     def search(self, member: Member) -> StageRow:
         """Evaluations of the search split, at the mean of what the smallest and the largest architecture cost."""
-        options, strategy = self.experiment.search, entry(self.experiment.search.strategy)
-        size = member.space.size()
+        options, size = self.experiment.search, member.space.size()
+        name = options.strategy_for(member.space)
+        strategy = entry(name)
         count = min(options.evaluations or strategy.evaluations or size, size)
-        count *= len(self.experiment.budgets) if strategy.reads_budget else 1
+        count *= len(self.experiment.budgets) if strategy.reads_budget and not options.objectives else 1
         cost_of = CostFunction(member.space, self.backbone, self.head, self.size.length)
         mean = (cost_of(member.space.smallest()).flops + cost_of(member.space.largest()).flops) / 2
         examples = count * self.size.search
         memory = 4 * cost_of(member.space.largest()).parameters
         times, work = self.times_of(member), (count, 0, examples, examples * mean, memory, "at most")
-        return StageRow(self.task, member.name, f"search ({options.strategy})", times, *work)
+        return StageRow(self.task, member.name, f"search ({name})", times, *work)
 
     def truncated(self, by_method: Mapping[str, Sequence[StageRow]], on_corpus: Mapping[str, Sequence[StageRow]]) -> list[StageRow]:
         """As many FLOPs as the costliest method, or one training of its own length for each depth that the budgets ask for."""
@@ -212,6 +226,8 @@ class _Planner:
 
         spent = {name: winners(own) + winners(on_corpus.get(name, ())) / served[name] for name, own in by_method.items()}
         name = max(spent, key=lambda name: spent[name])
+        if not spent[name]:
+            return self._truncated_by_epochs(controls.truncated_kd)
         memory = max(stage.memory for stage in by_method[name])
         return [StageRow(self.task, NAME, "distil", self.times, 1, 0, 0, spent[name], memory, f"as many FLOPs as {name}")]
 

@@ -14,7 +14,7 @@ from methods.training.teacher import fine_tune_teacher
 from search.limits import CostFunction
 from search.loop import SearchResult
 from search.query import Answer, best
-from search.selections import Selection, keep_selection
+from search.selections import Selection, keep_selection, selections
 from workbench.corpus_controls import random_within
 from workbench.corpus_running import winners_flops
 from workbench.experiment import DATA_SEED, Controls, TaskOptions
@@ -70,7 +70,8 @@ class MethodRun:
         self.reporter.say(*where, "search")
         scores = SharedScores(self.recipe, self.context, supernet, self.measurer, self.cost_of)
         selected = self.search(scores)
-        self.reporter.finished(self.options.name, self.member.name, f"search ({self.session.experiment.search.strategy})")
+        strategy = self.session.experiment.search.strategy_for(self.member.space)
+        self.reporter.finished(self.options.name, self.member.name, f"search ({strategy})")
         self.reporter.say(*where, "winners and controls")
         chosen = dict.fromkeys([*(answer.architecture for answer in self.winners(scores.digest)), *selected])
         for architecture in chosen:
@@ -116,10 +117,18 @@ class MethodRun:
 
     @cached_property
     def random(self) -> list[Architecture]:
-        """Random architectures that use up each budget, in the order of their ids."""
+        """Random architectures that use up each budget, or cost what the method's own rule found there, in the order of their ids."""
         count, space = self.controls.random, self.member.space
-        drawn = {a for budget in self.budgets for a in random_within(space, budget, self.cost_of, count, self.seed)}
+        drawn = {a for budget in self.budgets for a in random_within(space, self.window(budget), self.cost_of, count, self.seed)}
         return sorted(drawn, key=lambda architecture: architecture.id)
+
+    def window(self, budget: Budget) -> Budget:
+        """What random architectures have to use up."""
+        mine = (self.options.name, self.member.name, self.seed, self.recipe.derived_by, budget.limits())
+        for s in selections(self.session.archive) if self.recipe.derived_by else ():
+            if (s.task, s.method, s.seed, s.by, dict(s.limits)) == mine and s.architecture is not None:
+                return budget.used_by(self.cost_of(s.architecture))
+        return budget
 
     def search(self, scores: SharedScores) -> list[Architecture]:
         """Under every budget, on the split `search`, by the strategy; then by the method's own rule, where it has one.

@@ -76,7 +76,8 @@ class SharedScores:
             bar.update(done - bar.n)
 
         evaluate, how = one_by_one(self.measure), (options.strategy, options.evaluations, self.measurer.seed)
-        result = search(space, evaluate, budgets, *how, self.cost_of, self.known, self.measurer.archive.add, progress)
+        archive, objectives = self.measurer.archive, options.objectives
+        result = search(space, evaluate, budgets, *how, self.cost_of, self.known, archive.add, progress, objectives=objectives)
         bar.close()
         return result
 

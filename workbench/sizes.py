@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from methods.backbone import BERT_BASE, BackboneConfig
+from methods.backbone import BERT_BASE, ROBERTA_BASE, BackboneConfig
 from methods.errors import UserError
 from methods.tasks.task import Task
 from workbench.experiment import DATA_SEED, TaskOptions
 
-BUILT_IN = {"bert-base-uncased": BERT_BASE, "google-bert/bert-base-uncased": BERT_BASE}
+BUILT_IN = {
+    **dict.fromkeys(("bert-base-uncased", "google-bert/bert-base-uncased"), BERT_BASE),
+    **dict.fromkeys(("roberta-base", "FacebookAI/roberta-base"), ROBERTA_BASE),
+}
 TRAIN_ROWS = {
     "cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "stsb": 5_749, "qqp": 363_846, "mnli": 392_702, "qnli": 104_743, "rte": 2_490,
     "wnli": 635, "trec6": 5_452,

@@ -1,7 +1,9 @@
 """The efficiency term (paper): the expected cost of the derived network, differentiable in all architecture parameters.
 
-Weighted form: beta (K / Kmax) times the normalised costs of the edges that derivation keeps. Budget form: a hinge on the relative
-overshoot of the exact expected costs over the limits, whose weight rises while they are exceeded and falls while they are not.
+Weighted form: beta (K / Kmax) times the mean normalised cost of the edges that derivation keeps (a mean, as in the TensorFlow
+re-release and the authors' code, so that beta = 4 prices a whole network of the dearest cells at 0.43 and not at six times that).
+Budget form: a hinge on the relative overshoot of the exact expected costs over the limits, whose weight rises while they are exceeded
+and falls while they are not.
 """
 
 from __future__ import annotations
@@ -81,9 +83,10 @@ class Efficiency:
         return self.options.beta * self.price(probabilities)
 
     def price(self, probabilities: Relaxation) -> Tensor:
-        """(K / Kmax) times the expected normalised cost of the kept edges."""
+        """(K / Kmax) times the mean expected normalised cost of a kept edge; shares of the supernet add up instead."""
         kept = kept_probabilities(self.supernet.space, probabilities.edges.double())
-        return depth_share(probabilities.depth.double()) * (kept * self.costs.to(kept.device)).sum()
+        cell = (kept * self.costs.to(kept.device)).sum()
+        return depth_share(probabilities.depth.double()) * (cell if self.options.normaliser == "share" else cell / kept.sum())
 
     def overshoot(self, probabilities: Relaxation) -> Tensor:
         """Of the limit that is exceeded most (or nearest): expected cost / limit - 1."""

@@ -124,8 +124,11 @@ class FinishStep:
         return {"labels": float(labels.detach()), "distillation": float(distilled.detach())}
 
 
-def train(context: Context, options: AdaBertOptions, student: Student, place: Path, settings: dict[str, Any], rows: Rows) -> None:
-    """Brings a student to the state after a stage of finishing, which lies at `place` in the context's folder: the last state."""
+def train(
+    context: Context, options: AdaBertOptions, student: Student, place: Path, settings: dict[str, Any], rows: Rows, more_steps: int = 0
+) -> None:
+    """Brings a student to the state after a stage of finishing, which lies at `place` in the context's folder: the last state.
+    `more_steps`: beyond those of finishing."""
     o, device = options.finish, context.hardware.device
     gamma = _gamma(options)
     loss = options.search.loss
@@ -135,9 +138,9 @@ def train(context: Context, options: AdaBertOptions, student: Student, place: Pa
     if gamma:
         collate = Signals(collate, rows.signals)
         settings = settings | {"signals": rows.signals.made_of}
-        settings |= loss.model_dump(include={"distillation", "temperature", "temperature_squared", "layer_weights"})
+        settings |= loss.model_dump(include={"distillation", "temperature", "temperature_squared", "teacher_entropy", "layer_weights"})
     data = SearchRows(cache(lambda: collate.encode(rows.split)), collate, np.arange(len(rows.split)), rows.split.digest)
-    total = max(1, round(ceil(len(data) / o.batch_size) * o.epochs))
+    total = max(1, round(ceil(len(data) / o.batch_size) * o.epochs)) + more_steps
     pace = Optimiser(learning_rate=o.weights.learning_rate, clip=_UNCLIPPED)  # the stepper clips
     settings = settings | {"gamma": gamma, "finish": o.model_dump(exclude={"start", "augmented"}), "max_length": context.max_length}
     train_stage(

@@ -34,7 +34,7 @@ def still(model: SearchModel) -> Iterator[None]:
 
 def gradient_shares(step: SearchStep, batch: Batch) -> dict[str, float]:
     """D6 and D12 on one batch under one draw: `<term>.edges` and `<term>.depth`, the share of each term in the gradient norms of
-    these parameters, and `cosine` between the cells' gradients on the edges that they share."""
+    these parameters, and `cosine` between the gradients on the shared edges of the `cells` that the draw has."""
     supernet = step.model.supernet
     parameters = {"edges": supernet.edge_logits, "depth": supernet.depth_logits}
     with still(step.model), torch.enable_grad():
@@ -43,7 +43,8 @@ def gradient_shares(step: SearchStep, batch: Batch) -> dict[str, float]:
         mixing = Mixing(chosen=step.options.execution == "chosen")
         terms = step.objective(batch, step.model(batch, weights, mixing), weights)
         terms = replace(terms, efficiency=step.efficiency.loss(step.model.probabilities()))
-        found = {"cosine": float(mean_cosine(terms.labels + terms.distillation, weights.edges))}
+        cells = float(weights.depth.detach().nonzero().max()) + 1
+        found = {"cells": cells, "cosine": float(mean_cosine(terms.labels + terms.distillation, weights.edges))}
         norms = {name: _norms(term, parameters) for name, term in vars(terms).items() if name != "penalties"}
     for of in parameters:
         total = sum(norm[of] for norm in norms.values())

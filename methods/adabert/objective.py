@@ -45,12 +45,15 @@ def label_loss(head: Head, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def distance(head: Head, student: Tensor, teacher: Tensor, options: LossOptions) -> Tensor:
-    """(...,) soft cross-entropy at temperature T, times T^2 where asked for; squared error for regression. Logits (..., C)."""
+    """(...,) soft cross-entropy at temperature T, less the teacher's entropy and times T^2 where asked for; squared error for regression.
+    Logits (..., C)."""
     student, teacher = student.float(), teacher.float()
     if head.kind == "regression":
         return (student - teacher).square().squeeze(-1)
     t = options.temperature
-    soft = -((teacher / t).softmax(-1) * (student / t).log_softmax(-1)).sum(-1)
+    taught = (teacher / t).log_softmax(-1)
+    sure = taught if options.teacher_entropy == "subtracted" else torch.zeros_like(taught)
+    soft = (taught.exp() * (sure - (student / t).log_softmax(-1))).sum(-1)
     return soft * t**2 if options.temperature_squared else soft
 
 

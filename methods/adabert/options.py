@@ -136,6 +136,8 @@ class LossOptions(Options):
 
     `distillation: probes` is the paper's pairing of student layer i with probe round(i J / K); `split` gives half of gamma to the
     teacher's final logits and half to the hidden layers (authors' code); `final` leaves the probes out (the paper's ablation).
+    `teacher_entropy: subtracted` distils by Kullback-Leibler divergence in place of cross-entropy. Weights get the same gradient; the
+    architecture's depth no longer hears how sure the probes are that a depth is paired with, which no student can change.
     `layer_weights`: softmax of the negative probe loss, per example or of the batch's mean. `efficiency: budget` puts a
     hinge on the relative overshoot over the budget, its weight by dual ascent, in place of beta.
     `limits`: that budget.
@@ -149,6 +151,7 @@ class LossOptions(Options):
     temperature: Rate = 1.0
     temperature_squared: bool = True
     distillation: Literal["probes", "split", "final"] = "probes"
+    teacher_entropy: Literal["kept", "subtracted"] = "kept"
     layer_weights: Literal["example", "batch"] = "example"
     efficiency: Literal["weighted", "budget", "off"] = "weighted"
     normaliser: Literal["softmax", "max", "share", "latency"] = "softmax"

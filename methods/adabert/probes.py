@@ -173,7 +173,7 @@ class _Accuracy:
         return False
 
     @torch.no_grad()
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> tuple[str, ...]:
         device = next(self.probes.parameters()).device
         logits = self.probes(self.rows.features.to(device)).cpu()
         labels = self.rows.split.labels
@@ -187,3 +187,4 @@ class _Accuracy:
         writer.writeheader()
         writer.writerows(measured)
         write_atomically(folder / ACCURACY, text.getvalue())
+        return ()

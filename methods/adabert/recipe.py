@@ -107,7 +107,8 @@ class AdaBertRecipe(TaskRecipe):
         return finish(context, self.options, _own(supernet), architecture, start, rows, folder)
 
     def floors(self, context: Context, supernet: Supernet, fits: Callable[[Architecture], bool]) -> Iterator[Floor]:
-        """The bag of embeddings, and the deepest fixed CNN that fits: from scratch, with the losses and the length of finishing."""
+        """The bag of embeddings, from scratch for as many steps as search and finishing have together; and the deepest fixed CNN that
+        fits, finished as a searched network is."""
         from methods.baselines import floor
 
         own = _own(supernet)
@@ -115,7 +116,7 @@ class AdaBertRecipe(TaskRecipe):
         yield Floor(floor.BAG, floor.bag_of_embeddings(own.space), floor.train_bag(context, self.options, own.space, rows, FLOOR))
         cnn = floor.deepest_cnn(own.space, fits)
         if cnn is not None:
-            yield Floor(floor.CONVOLUTIONS, cnn, finish(context, self.options, own, cnn, "scratch", rows, FLOOR))
+            yield Floor(floor.CONVOLUTIONS, cnn, finish(context, self.options, own, cnn, self.options.finish.start, rows, FLOOR))
 
     def _rows(self, context: Context) -> Rows:
         return rows_of(context, self._taught(context), self.options.finish.augmented)

@@ -55,13 +55,14 @@ class SearchCompanion:
         for name, watch in self.watches.items():
             watch.restore(state["watches"][name])
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> tuple[str, ...]:
         """Leaves the log and the diagnostics, the last row being what the search ended with."""
         own, watch = self.step, self.eigenvalue
         values, fired = (None, 0) if watch is None else (watch.values, watch.fired)
         found = search_diagnostics(own, self.rows, self.measured, values, fired)
         write_rows(folder / ALPHA, [*(row for row in self.rows if row["step"] < own.step), log_row(own)])
         write_atomically(folder / DIAGNOSTICS, json.dumps(found, indent=1) + "\n")
+        return ()
 
     def _eigenvalue_watch(self) -> EigenvalueWatch | None:
         o = self.step.options.remedies.eigenvalue_stop

@@ -164,6 +164,7 @@ class AdaBertSpace(SearchSpace):
         stem = Stem(
             b.vocabulary, b.positions, 0, b.hidden, norm_before=False, projection=o.width, projection_bias=False, norm_after=True,
             dropout=o.dropout, layer_norm_eps=b.layer_norm_eps, padding_id=b.padding_id, zero_padding=True, texts=2 if head.pair else 1,
+            position_offset=b.position_offset,
         )  # fmt: skip
         return folded_stem(stem) if form == "deployed" else stem, LayerAttentionHead(o.width, cells + 1, head.labels, o.dropout)
 

@@ -1,11 +1,12 @@
 """Floor controls of AdaBERT (its diagnostic D13): what its cells and its search are worth beyond the embeddings and any convolutions.
 
-They have AdaBERT's embeddings, output layer, losses and length of training, and no search.
+They have AdaBERT's embeddings, output layer, losses and length of training, and no search of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,11 @@ def deepest_cnn(space: AdaBertSpace, fits: Callable[[Architecture], bool]) -> Ar
 
 
 def train_bag(context: Context, options: AdaBertOptions, space: AdaBertSpace, rows: Rows, folder: str = "") -> Network:
-    """The deployed bag of embeddings: as long as a network is finished, with labels and the teacher's final logits (it has no hidden
-    layer for the probes). Its stage lies in `context.folder`, or in a folder of that name beneath it."""
+    """The deployed bag of embeddings, trained for as many steps as a searched network's weights are, with labels and the teacher's final
+    logits (it has no hidden layer for the probes). Its stage lies in `context.folder`, or in a folder of that name beneath it."""
     torch.manual_seed(context.seed)
     network = fresh(context, bag_spec(space, context.backbone.config, context.task.head, "hosted"))
-    train(context, options, Student(network, 0), Path(folder) / BAG, {"architecture": bag_of_embeddings(space).canonical}, rows)
+    o, settings = options.search, {"architecture": bag_of_embeddings(space).canonical}
+    searched = o.steps or max(1, round(ceil(len(rows.split) / o.batch_size) * o.epochs))
+    train(context, options, Student(network, 0), Path(folder) / BAG, settings, rows, searched)
     return deployed(context, options, network)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.corpus.masking import IGNORED, SHARE, Masker
+from methods.corpus.masking import IGNORED, SHARE, Masker, NoWordsError
 from methods.costs import costs
 
 if TYPE_CHECKING:
@@ -54,12 +55,22 @@ def masked_words_of(network: Network) -> Run:
 
 
 def masked_batches(packed: Packed, masker: Masker, batch_size: int, batches: int = 0, seed: int = 0) -> Iterator[Batch]:
-    """The first `batches` batches (0: all), masked row by row from `seed`: the same words for every `batch_size`, in every process."""
-    generator = torch.Generator().manual_seed(seed)
+    """The first `batches` batches (0: all), masked row by row from `seed`: the same words for every `batch_size`, in every process.
+
+    Rows without a known word are left out. Raises NoWordsError where all of them are.
+    """
+    generator, found = torch.Generator().manual_seed(seed), False
     rows = min(len(packed), batches * batch_size) if batches else len(packed)
     for start in range(0, rows, batch_size):
-        masked = [masker(packed.batch([row]), generator) for row in range(start, min(start + batch_size, rows))]
-        yield {name: torch.cat([batch[name] for batch in masked]) for name in masked[0]}
+        masked = []
+        for row in range(start, min(start + batch_size, rows)):
+            with suppress(NoWordsError):
+                masked.append(masker(packed.batch([row]), generator))
+        if masked:
+            found = True
+            yield {name: torch.cat([batch[name] for batch in masked]) for name in masked[0]}
+    if not found:
+        raise NoWordsError
 
 
 def evaluate_masked_words(

@@ -19,6 +19,13 @@ REPLACED, KEPT = 0.8, 0.1
 """Of the chosen words so many become [MASK] and so many stay as they are; the rest become another word."""
 
 
+class NoWordsError(UserError):
+    """Special tokens alone, of which nothing can be asked."""
+
+    def __init__(self) -> None:
+        super().__init__("corpus: a batch has no known word to mask; the backbone's tokenizer must know the words of the text")
+
+
 @dataclass(frozen=True)
 class Masker:
     """Chooses each word of a batch with chance `share`; special tokens and padding are neither chosen nor drawn as another word.
@@ -35,7 +42,7 @@ class Masker:
         """The batch with masked `input_ids` and with `labels` (B, L) int64: the word where it is asked for, -100 elsewhere.
 
         At least one word is chosen. Drawn from `generator`, or from torch's global one of the CPU, so that a seed gives the same masks
-        on every device. Raises UserError where the batch has special tokens alone.
+        on every device. Raises NoWordsError where the batch has special tokens alone.
         """
         ids = batch["input_ids"]
         device = torch.device("cpu") if generator is None else generator.device
@@ -57,7 +64,7 @@ class Masker:
         chosen = draw < self.share
         if not chosen.any():
             if not maskable.any():
-                raise UserError("corpus: a batch has no known word to mask; the backbone's tokenizer must know the words of the text")
+                raise NoWordsError
             chosen.view(-1)[draw.argmin()] = True
         return chosen
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,12 @@ from transformers.utils.generic import ModelOutput
 
 from methods.backbone import BackboneConfig
 from methods.costs import costs
-from methods.dynabert.options import DistillationStage, DynaBertOptions
+from methods.dynabert.elastic import ElasticSpace
+from methods.dynabert.options import DistillationStage, DynaBertOptions, SampledStage
+from methods.dynabert.published import LOADED, Published, load_published
 from methods.dynabert.rewiring import importance, rewire
-from methods.dynabert.space import METHOD_NAME, DynaBertSpace, architecture_of, full_spec
+from methods.dynabert.samplers import SampledStep, Sampler, StageSpace, make_sampler
+from methods.dynabert.space import METHOD_NAME, DynaBertSpace, full_spec
 from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
 from methods.dynabert.supernet import DynaBertSupernet
 from methods.errors import UserError
@@ -26,11 +30,18 @@ from methods.space import Architecture, SearchSpace
 from methods.supernet import Supernet
 from methods.tasks.batches import Collate, evaluation_batches, joint
 from methods.tasks.head import Head
-from methods.training.loop import Batch, Step
+from methods.tasks.spec import TaskSpec
+from methods.training.loop import Batch
 from methods.training.options import Schedule
 from methods.training.stage import DONE, read_finished, run_stage, training_flops, training_memory, write_finished
 
 REWIRE, WIDTH, DEPTH, FINAL = "rewire", "width", "width-and-depth", "final"
+_SAMPLING = {"sampler", "samples"}
+_SAID_ELSEWHERE: Any = {
+    **{"label": True, "checkpoint": True, "space": True, "final": _SAMPLING},
+    **{stage: {"augmented", *_SAMPLING} for stage in ("width", "depth")},
+}
+"""Options that no result depends on, or that a stage's settings name as the sub-networks or the data."""
 
 
 def _run(supernet: DynaBertSupernet, architecture: Architecture, batch: Mapping[str, Tensor]) -> ModelOutput:
@@ -50,7 +61,7 @@ def _augmented(schedule: Schedule) -> bool:
 
 
 class DynaBertRecipe(TaskRecipe):
-    """Every sub-network of the stage is trained on every batch; gradients are summed, clipped once, stepped once.
+    """Every sub-network of the stage, or of the step's draw, is trained on every batch; gradients are summed, clipped once, stepped once.
 
     Adam's moments also move the inactive slices of a tensor that is in use (gradients of earlier steps live on in them), as in the
     released code; the gradients themselves are exactly zero there. A tensor that no sub-network of the step uses is left alone.
@@ -62,27 +73,37 @@ class DynaBertRecipe(TaskRecipe):
         self.options = options
         opened = options.rewiring and options.importance_split == "validation"
         self.reads = ("train", "search", "validation") if opened else ("train", "search")
-        self.initial_name = "rewired-cut" if options.rewiring else "teacher-cut"
+        self.rewires = options.rewiring and options.checkpoint is None
+        self.initial_name = "rewired-cut" if self.rewires else "teacher-cut"
 
-    def space(self, backbone: BackboneConfig) -> DynaBertSpace:
+    def space(self, backbone: BackboneConfig) -> StageSpace:
         o = self.options
-        return DynaBertSpace(backbone, o.widths, o.depths, o.depth_rule, o.label or METHOD_NAME)
+        grid = DynaBertSpace(backbone, o.widths, o.depths, o.depth_rule, o.label or METHOD_NAME)
+        return ElasticSpace(grid) if o.space == "elastic" else grid
+
+    def check(self, backbone: BackboneConfig, task: TaskSpec) -> None:
+        o = self.options
+        if o.checkpoint is not None:
+            Published.open(o.checkpoint).state(backbone, task, o.widths, o.depths)
 
     def initial(self, context: Context) -> DynaBertSupernet:
-        """The fine-tuned teacher with heads and neurons in order of importance; nothing is trained yet."""
+        """The fine-tuned teacher with heads and neurons in order of importance; nothing is trained yet. Where a checkpoint is loaded its
+        order is the teacher's own."""
         supernet = self._unrewired(context)
-        if self.options.rewiring:
+        if self.rewires:
             self._rewire(context, supernet)
         return supernet
 
     def train(self, context: Context) -> DynaBertSupernet:
-        fine_tuned, supernet = self._unrewired(context), self.initial(context)
         space, o = self.space(context.backbone.config), self.options
-        self._distil(context, WIDTH, supernet, fine_tuned, self._widths(space), o.width)
-        self._distil(context, DEPTH, supernet, copy.deepcopy(supernet), tuple(space.enumerate()), o.depth)
+        if o.checkpoint is not None:
+            return load_published(context, self._unrewired(context), o.checkpoint, o.widths, o.depths)
+        fine_tuned, supernet = self._unrewired(context), self.initial(context)
+        samplers = {name: sampler for name, _, sampler in self._stages(space)}
+        self._distil(context, WIDTH, supernet, fine_tuned, samplers[WIDTH], o.width)
+        self._distil(context, DEPTH, supernet, copy.deepcopy(supernet), samplers[DEPTH], o.depth)
         if o.final is not None:
-            every = tuple(space.enumerate())
-            self._stage(context, FINAL, supernet, TaskStep(supernet, every), o.final, every, ())
+            self._stage(context, FINAL, supernet, TaskStep(supernet, samplers[FINAL].fixed), o.final, samplers[FINAL])
         return supernet.eval()
 
     def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:  # noqa: ARG002 (one signature)
@@ -91,42 +112,37 @@ class DynaBertRecipe(TaskRecipe):
 
     def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
         o = self.options
-        every = tuple(space.enumerate())
-        whole = whole_network(backbone)
+        whole, trained = whole_network(backbone), self._stages(space)
         parameters = costs(full_spec(backbone, head)).parameters
+        if o.checkpoint is not None:
+            return [StagePlan(LOADED, 0, 0, 0.0, 4 * parameters, len(trained[-1][2].known), note=f"from {o.checkpoint}")]
         plans = []
         if o.rewiring:
             scored = min(2000, rows // 9) if o.importance_split == "search" else rows
             flops = scored * training_flops([full_spec(backbone, head)])(1, length)
             memory = training_memory(full_spec(backbone, head), parameters, 0, o.importance_batch_size, length)
             plans.append(StagePlan(REWIRE, -(-scored // o.importance_batch_size), scored, flops, memory, note=f"on {o.importance_split}"))
-        stages: list[tuple[str, Schedule, tuple[Architecture, ...]]] = [(WIDTH, o.width, self._widths(space)), (DEPTH, o.depth, every)]
-        if o.final is not None:
-            stages.append((FINAL, o.final, every))
-        for name, schedule, trained in stages:
-            teachers = self._teachers(schedule, trained, backbone, name)
-            specs = [space.spec(a, backbone, head) for a in trained], [space.spec(a, backbone, head) for a in teachers]
+        for name, schedule, sampler in trained:
+            taught = parameters if self._teachers(schedule, sampler.known, backbone, name) else 0
             made = copies if _augmented(schedule) else 0
             steps = schedule.steps(rows, made)
             examples = steps * min(rows * (1 + made), schedule.batch_size * schedule.accumulation)
-            taught = parameters if teachers else 0
             memory = training_memory(space.spec(whole, backbone, head), parameters, taught, schedule.batch_size, length)
-            flops = examples * training_flops(*specs)(1, length)
-            plans.append(StagePlan(name, steps, examples, flops, memory, len(trained)))
+            flops = examples * sampler.expected_flops(lambda a, s=schedule, n=name: self._teachers(s, (a,), backbone, n), head, length)  # type: ignore[misc]
+            plans.append(StagePlan(name, steps, examples, flops, memory, len(sampler.fixed) + sampler.count))
         return plans
 
-    def _widths(self, space: SearchSpace) -> tuple[Architecture, ...]:
-        """The widths of the space at full depth."""
-        n = len(whole_layers := range(self._layers(space)))
-        genes = [a.choices for a in space.enumerate()]
-        pairs = dict.fromkeys((g["heads"][0], g["neurons"][0]) for g in genes)
-        return tuple(architecture_of(whole_layers, [a] * n, [f] * n) for a, f in pairs)
-
-    @staticmethod
-    def _layers(space: SearchSpace) -> int:
-        if not isinstance(space, DynaBertSpace):
+    def _stages(self, space: SearchSpace) -> list[tuple[str, SampledStage, Sampler]]:
+        """The stages that train, with the sub-networks of each: first the widths at full depth, then all."""
+        if not isinstance(space, StageSpace):
             raise TypeError(f"DynaBERT's recipe trains DynaBERT's space, not {type(space).__name__}")
-        return space.backbone.layers
+        o = self.options
+        stages: list[tuple[str, SampledStage | None, StageSpace]] = [
+            (WIDTH, o.width, space.full_depth()),
+            (DEPTH, o.depth, space),
+            (FINAL, o.final, space),
+        ]
+        return [(name, stage, make_sampler(o.sampler_of(stage), stage.samples, own)) for name, stage, own in stages if stage is not None]
 
     def _teachers(
         self, schedule: Schedule, trained: Sequence[Architecture], backbone: BackboneConfig, stage: str
@@ -152,16 +168,16 @@ class DynaBertRecipe(TaskRecipe):
         name: str,
         supernet: DynaBertSupernet,
         teacher: DynaBertSupernet,
-        trained: tuple[Architecture, ...],
+        sampler: Sampler,
         schedule: DistillationStage,
     ) -> None:
         o = self.options
         width = o.teacher_width if name == DEPTH else "full"
         padded = o.hidden_loss == "padded"
-        step: Step = DistillationStep(
+        step: DistillationStep | TaskStep = DistillationStep(
             supernet,
             teacher.requires_grad_(False),
-            trained,
+            sampler.fixed,
             schedule.lambda_logits,
             schedule.lambda_hidden,
             width,
@@ -169,37 +185,47 @@ class DynaBertRecipe(TaskRecipe):
             o.regression_loss,
         )
         if schedule.objective == "task":
-            step = TaskStep(supernet, trained)
-        self._stage(context, name, supernet, step, schedule, trained, self._teachers(schedule, trained, supernet.backbone, name))
+            step = TaskStep(supernet, sampler.fixed)
+        self._stage(context, name, supernet, step, schedule, sampler)
 
     def _stage(
         self,
         context: Context,
         name: str,
         supernet: DynaBertSupernet,
-        step: Step,
-        schedule: Schedule,
-        trained: tuple[Architecture, ...],
-        teachers: tuple[Architecture, ...],
+        step: DistillationStep | TaskStep,
+        schedule: SampledStage,
+        sampler: Sampler,
     ) -> None:
         collate = self._collate(context)
         search = context.task.split("search")
+        sampled = SampledStep(step, sampler, context.seed, name) if sampler.samples else None
 
         def score() -> float:
-            """Sum over the stage's sub-networks of the main metric on `search`."""
+            """Sum over the stage's sub-networks (the elastic space's anchors) of the main metric on `search`."""
             task = context.task.spec
-            results = [evaluate(partial(_run, supernet, a), collate, search, task, context.hardware) for a in trained]
+            results = [evaluate(partial(_run, supernet, a), collate, search, task, context.hardware) for a in sampler.known]
             return sum(result.metrics[task.metric] for result in results)
 
-        flops = training_flops([supernet.spec(a) for a in trained], [supernet.spec(a) for a in teachers])
+        @lru_cache(maxsize=1024)
+        def flops(trained: tuple[Architecture, ...], length: int) -> float:
+            teachers = self._teachers(schedule, trained, supernet.backbone, name)
+            return training_flops([supernet.spec(a) for a in trained], [supernet.spec(a) for a in teachers])(1, length)
+
+        def spent(batch: int, length: int) -> float:
+            return batch * flops(sampler.fixed if sampled is None else sampled.drawn(), length)
+
         settings = {
-            "options": self.options.model_dump(exclude={"label": True, "width": {"augmented"}, "depth": {"augmented"}}),
-            "trained": [a.id for a in trained],
+            "options": self.options.model_dump(exclude=_SAID_ELSEWHERE),
+            "trained": sampler.identity(),
             "max_length": context.max_length,
             "teacher": weights_digest(_teacher(context)),
             "selected_on": search.digest if schedule.select_every else None,
         }
-        run_stage(context, name, supernet, step, schedule, collate, flops, settings, score, augmented=_augmented(schedule))
+        augmented = _augmented(schedule)
+        run_stage(
+            context, name, supernet, sampled or step, schedule, collate, spent, settings, score, companion=sampled, augmented=augmented
+        )
 
     def _rewire(self, context: Context, supernet: DynaBertSupernet) -> None:
         folder, o = context.folder / REWIRE, self.options

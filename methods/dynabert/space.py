@@ -15,7 +15,7 @@ from methods.errors import UserError
 from methods.layers.attention import SelfAttention
 from methods.layers.encoder import Chain, TransformerLayer
 from methods.layers.feed_forward import FeedForward
-from methods.network import NetworkSpec, make_head, make_stem
+from methods.network import NetworkSpec, backbone_head, make_stem
 from methods.space import Architecture, Assignment, Choice, Form, SearchSpace, Value
 from methods.tasks.head import Head
 
@@ -69,11 +69,8 @@ def transformer_layer(backbone: BackboneConfig, index: int, heads: Any, neurons:
 
 
 def encoder_spec(backbone: BackboneConfig, head: Head, layers: Sequence[TransformerLayer]) -> NetworkSpec:
-    """A BERT of these layers: the backbone's stem and the task's head around them."""
-    stem = make_stem(backbone)
-    return NetworkSpec(
-        stem, Chain(tuple(layers)), make_head(head, backbone.hidden, True, stem, backbone.dropout, backbone.activation), head
-    )
+    """A network of these layers: the backbone's stem and the task's head around them."""
+    return NetworkSpec(make_stem(backbone), Chain(tuple(layers)), backbone_head(head, backbone), head)
 
 
 def full_spec(backbone: BackboneConfig, head: Head) -> NetworkSpec:
@@ -86,6 +83,13 @@ def full_spec(backbone: BackboneConfig, head: Head) -> NetworkSpec:
 def architecture_of(layers: Sequence[int], heads: Sequence[int], neurons: Sequence[int], method: str = METHOD_NAME) -> Architecture:
     """Kept layers (indices from 0), and per kept layer its heads and neurons."""
     return Architecture.of(method, {"layers": list(layers), "heads": list(heads), "neurons": list(neurons)})
+
+
+def spec_of(architecture: Architecture, backbone: BackboneConfig, head: Head) -> NetworkSpec:
+    """The network of `architecture_of`: hosted and deployed are one for DynaBERT."""
+    genes = architecture.choices
+    rows = zip(genes["layers"], genes["heads"], genes["neurons"], strict=True)
+    return encoder_spec(backbone, head, [transformer_layer(backbone, i, a, f) for i, a, f in rows])
 
 
 class DynaBertSpace(SearchSpace):
@@ -141,6 +145,10 @@ class DynaBertSpace(SearchSpace):
             raise ValueError(f"{architecture.canonical} is not in the space")
         return dict(self._assignments[architecture])
 
+    def full_depth(self) -> DynaBertSpace:
+        """The widths with all layers."""
+        return DynaBertSpace(self.backbone, [float(w) for w in self.choices[0].values], (1.0,), self.depth_rule, self.method)
+
     def size(self) -> int:
         return len(self._assignments)
 
@@ -151,10 +159,7 @@ class DynaBertSpace(SearchSpace):
         return list(dict.fromkeys(self.decode(corner) for corner in corners))
 
     def spec(self, architecture: Architecture, backbone: BackboneConfig, head: Head, form: Form = "deployed") -> NetworkSpec:  # noqa: ARG002
-        """Hosted and deployed are one for DynaBERT."""
-        genes = architecture.choices
-        rows = zip(genes["layers"], genes["heads"], genes["neurons"], strict=True)
-        return encoder_spec(backbone, head, [transformer_layer(backbone, i, a, f) for i, a, f in rows])
+        return spec_of(architecture, backbone, head)
 
     def batch_costs(
         self, assignments: Mapping[str, npt.NDArray[Any]], backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1

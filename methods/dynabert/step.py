@@ -30,13 +30,18 @@ def teacher_of(architecture: Architecture, backbone: BackboneConfig, width: Lite
     """Who teaches a sub-network: the whole network, or the one of the same width at full depth."""
     if width == "full":
         return whole_network(backbone)
-    genes = architecture.choices
+    genes = architecture.choices  # of a grid, whose layers are of one width
     return architecture_of(range(backbone.layers), [genes["heads"][0]] * backbone.layers, [genes["neurons"][0]] * backbone.layers)
 
 
 def big_first(architectures: Sequence[Architecture]) -> list[Architecture]:
     """Depth descending, width descending."""
-    return sorted(architectures, key=lambda a: (len(a.choices["layers"]), a.choices["heads"][0]), reverse=True)
+
+    def size(architecture: Architecture) -> tuple[int, int, int]:
+        genes = architecture.choices
+        return len(genes["layers"]), sum(genes["heads"]), sum(genes["neurons"])
+
+    return sorted(architectures, key=size, reverse=True)
 
 
 @dataclass(frozen=True)

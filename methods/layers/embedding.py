@@ -18,6 +18,9 @@ class Stem(Part):
     BERT: `norm_before`, no projection. NAS-BERT hosted: BERT's, then a projection with bias into the first block (its In map);
     deployed: own width, no types. AdaBERT: no norm before, projection without bias, norm after (folded: width d, no projection).
     `zero_padding`: padded positions are zero in the output. `texts`: how many texts run through it (a pair encoded apart: 2).
+    `positions`: tokens that a text may have; the table has `position_offset` unread rows before theirs. RoBERTa (offset 2): position
+    ids are 2..T+1 for every token, padding included, as in DynaBERT's released code. `transformers` gives padding the padding's row;
+    with padding on the right that changes the states of padded positions alone, and no logit. A table of one type: all tokens have it.
     """
 
     kind: ClassVar[str] = "stem"
@@ -34,6 +37,7 @@ class Stem(Part):
     padding_id: int = 0
     zero_padding: bool = False
     texts: int = 1
+    position_offset: int = 0
 
     @property
     def hidden(self) -> int:
@@ -41,7 +45,7 @@ class Stem(Part):
         return self.projection or self.width
 
     def embedding_parameters(self) -> int:
-        return (self.vocabulary + self.positions + self.types) * self.width
+        return (self.vocabulary + self.position_offset + self.positions + self.types) * self.width
 
     def other_parameters(self) -> int:
         """`projection` may be an array; where it is 0 there is no projection."""
@@ -63,7 +67,8 @@ class StemModule(nn.Module):
     def __init__(self, spec: Stem) -> None:
         super().__init__()
         self.word = nn.Embedding(spec.vocabulary, spec.width, padding_idx=spec.padding_id)
-        self.position = nn.Embedding(spec.positions, spec.width)
+        self.position_offset = spec.position_offset
+        self.position = nn.Embedding(spec.position_offset + spec.positions, spec.width)
         self.token_type = nn.Embedding(spec.types, spec.width) if spec.types else None
         self.norm_before = nn.LayerNorm(spec.width, eps=spec.layer_norm_eps) if spec.norm_before else None
         self.projection = nn.Linear(spec.width, spec.projection, bias=spec.projection_bias) if spec.projection else None
@@ -72,10 +77,11 @@ class StemModule(nn.Module):
         self.zero_padding = spec.zero_padding
 
     def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """`input_ids`, `mask`, `token_type_ids` (B, L); returns (B, L, hidden). Positions count from 0."""
-        hidden: Tensor = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
+        """`input_ids`, `mask`, `token_type_ids` (B, L); returns (B, L, hidden). Positions count from `position_offset`."""
+        hidden: Tensor = self.word(input_ids) + self.position.weight[self.position_offset :][: input_ids.shape[1]]
         if self.token_type is not None:
-            hidden = hidden + self.token_type(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+            alike = token_type_ids is None or self.token_type.num_embeddings == 1
+            hidden = hidden + self.token_type(torch.zeros_like(input_ids) if alike else token_type_ids)
         for step in (self.norm_before, self.projection, self.norm_after, self.dropout):
             if step is not None:
                 hidden = step(hidden)

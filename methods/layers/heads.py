@@ -16,13 +16,17 @@ States = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class FirstTokenHead(Part):
-    """First token -> (pooler: dense + tanh) -> dropout -> linear: BERT's classifier, and without pooler NAS-BERT's."""
+    """First token -> (pooler: dense + tanh) -> dropout -> linear: BERT's classifier, and without pooler NAS-BERT's.
+
+    RoBERTa's is BERT's with a dropout (`first_dropout`) before the dense layer, which is the classifier's own: none is pre-trained.
+    """
 
     kind: ClassVar[str] = "first_token_head"
     hidden: int
     labels: int
     pooler: bool = True
     dropout: float = 0.1
+    first_dropout: float = 0.0
 
     def other_parameters(self) -> int:
         return (self.hidden * self.hidden + self.hidden if self.pooler else 0) + self.hidden * self.labels + self.labels
@@ -37,13 +41,14 @@ class FirstTokenHead(Part):
 class FirstTokenHeadModule(nn.Module):
     def __init__(self, spec: FirstTokenHead) -> None:
         super().__init__()
+        self.first_dropout = nn.Dropout(spec.first_dropout)
         self.pooler = nn.Linear(spec.hidden, spec.hidden) if spec.pooler else None
         self.dropout = nn.Dropout(spec.dropout)
         self.classifier = nn.Linear(spec.hidden, spec.labels)
 
     def forward(self, states: States, mask: Tensor) -> Tensor:  # noqa: ARG002 (one signature)
         """Logits (B, labels) from the last state (B, L, H)."""
-        first = states[-1][:, 0]
+        first = self.first_dropout(states[-1][:, 0])
         if self.pooler is not None:
             first = torch.tanh(self.pooler(first))
         logits: Tensor = self.classifier(self.dropout(first))

@@ -2,6 +2,8 @@
 
 A path's costs depend only on its width and on how often each operation occurs, so a block of 97,650 paths has 2,305 classes of equal
 cost, and spaces far too large to list are counted exactly.
+
+Bins depend on costs alone, so that classes fall into the bins of their paths.
 """
 
 from __future__ import annotations
@@ -9,16 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import ceil, factorial, prod
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from methods.errors import UserError
+from methods.nasbert.networks import operation
+from methods.nasbert.options import BinPolicy, LatencyBound, ShrinkingOptions
 from methods.nasbert.space import NasBertSpace
 from methods.nasbert.tables import Table
+from methods.tasks.head import Head
 
-BinPolicy = Literal["equal_width", "quantile"]
-LatencyBound = Literal["upper", "both", "none"]
+if TYPE_CHECKING:
+    from methods.backbone import BackboneConfig
+
+BIN_LENGTH = 128
+"""Where FLOPs stand for latency, they are those of so many tokens."""
+NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -52,25 +62,46 @@ def path_classes(space: NasBertSpace) -> PathClasses:
     )
 
 
+def operation_costs(options: ShrinkingOptions, space: NasBertSpace, backbone: BackboneConfig) -> tuple[Table, Table]:
+    """Parameters and latency of each operation, each (hidden sizes, operations + identity): nanoseconds of the table that the options
+    name, else FLOPs. Raises UserError where that table can't be read or lacks an operation."""
+    table = space.tables(backbone, Head("mlm"), BIN_LENGTH).operation
+    return table[..., 1], table[..., 2] if options.latency is None else _measured(options.latency, space, backbone)
+
+
+def _measured(path: str, space: NasBertSpace, backbone: BackboneConfig) -> Table:
+    from methods.latency import LatencyTable
+
+    eps, settings = backbone.layer_norm_eps, space.settings
+    try:
+        device = LatencyTable.load(path)
+        rows = [[device.part(operation(name, h, eps, settings)) for name in space.operations] + [0.0] for h in space.hidden_sizes]
+    except UserError as error:
+        raise UserError(f"nasbert: shrinking.latency: {error}") from error
+    return np.asarray(np.rint(np.array(rows) * NANOSECONDS), dtype=np.int64)
+
+
 def bin_of_classes(
     parameters: Table, latency: Table, paths: npt.NDArray[np.float64], bins: int, policy: BinPolicy, bound: LatencyBound
 ) -> npt.NDArray[np.int64]:
     """The bin (from 0) of each class, -1 where the latency condition drops it.
 
-    `equal_width`: bin b holds parameters in (b/B, (b+1)/B] of the largest path's (half-open, or that path itself would have no bin);
-    `quantile`: bins of about equally many paths. `upper`: latency may not exceed the bin's share of the largest path's latency;
-    `both`: it must fall in the same share (the paper, literally).
+    `equal_width`: bin b holds parameters in (b/B, (b+1)/B] of the largest path's (half-open, or that path itself would have no bin).
+    `upper`: latency may not exceed the bin's share of the slowest path's latency; `both`: it must fall in the same share (the paper,
+    literally). `quantile` says the same of ranks: of the share of paths that are as large or smaller, as slow or faster. Its bins
+    have about equally many paths before any is dropped; equally large paths are never parted.
     """
     if policy == "quantile":
-        order = np.argsort(parameters, kind="stable")
-        before = np.cumsum(paths[order]) - paths[order] / 2
-        place = np.empty_like(parameters)
-        place[order] = np.minimum(before * bins / paths.sum(), bins - 1).astype(np.int64)
-        edges = [latency[place == b].max(initial=0) for b in range(bins)]
-        return place if bound == "none" else np.where(latency <= np.array(edges)[place], place, -1)
+        parameters, latency = _rank(parameters, paths), _rank(latency, paths)
     place, share = _share(parameters, bins), _share(latency, bins)
     kept = {"upper": share <= place, "both": share == place, "none": np.ones_like(place, dtype=bool)}[bound]
     return np.where(kept, place, -1)
+
+
+def _rank(values: Table, paths: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """How many paths have at most each value (m,)."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return np.asarray(np.cumsum(np.bincount(place, weights=paths, minlength=len(distinct)))[place], dtype=np.int64)
 
 
 def _share(values: Table, bins: int) -> npt.NDArray[np.int64]:

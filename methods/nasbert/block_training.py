@@ -27,6 +27,7 @@ from methods.nasbert.survivors import Survivors, as_data, draw
 from methods.recipe import Hardware
 from methods.training.checkpoint import write_atomically
 from methods.training.loop import Backward, Batch, seed_of
+from methods.training.processes import of_main_process, summed, weighed
 
 if TYPE_CHECKING:
     from methods.nasbert.block_flops import BlockFlops
@@ -48,8 +49,10 @@ class BlockwiseStep:
     options: NasBertOptions
     seed: int
     step: int = 0
+    drawn_at: int = -1
+    """The step that paths were last drawn for; all batches of a step have the same."""
     before: dict[int, int] = field(default_factory=dict)
-    """Each block's path of the step before."""
+    """Each block's path: this step's where it is drawn, else the one of the step before."""
     sums: dict[int, list[float]] = field(default_factory=dict)
     """Per block since the epoch began: steps, loss, loss over the target's variance."""
 
@@ -59,14 +62,15 @@ class BlockwiseStep:
         with torch.no_grad():
             states = teacher_states(self.teacher, masked, len(self.survivors.alive))
         base = int(torch.randint(2**62, (1,)))
+        self._draw()
         figures = {}
         for block in self.blocks:
-            self.before[block] = self.path_number(block)
             torch.manual_seed(seed_of(base, block))
             output = self.supernet.block_forward(block, self.survivors.paths[self.before[block]], states[block], mask)
             loss = block_error(output, states[block + 1], mask)
-            scale = variance(states[block + 1], mask)
-            backward(loss / scale if self.options.supernet.normalise == "variance" else loss)
+            scale = variance(states[block + 1], mask, summed)
+            scaled = loss / scale if self.options.supernet.normalise == "variance" else loss
+            backward(weighed(scaled, mask.sum(), len(mask)))
             relative = float(loss.detach() / scale)
             figures[f"block{block + 1}"] = relative
             sums = self.sums.setdefault(block, [0.0, 0.0, 0.0])
@@ -74,6 +78,11 @@ class BlockwiseStep:
                 sums[i] += value
         torch.manual_seed(seed_of(base, "next batch"))
         return figures
+
+    def _draw(self) -> None:
+        if self.drawn_at != self.step:
+            self.before |= {block: self.path_number(block) for block in self.blocks}
+            self.drawn_at = self.step
 
     def path_number(self, block: int) -> int:
         """The path of this step; every process draws the same."""
@@ -91,7 +100,12 @@ class EpochEnds:
     flops: BlockFlops
     training: list[dict[str, float]] = field(default_factory=list)
     shrinking: list[dict[str, float]] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=lambda: {"evaluated": 0, "examples": 0, "flops": 0.0, "seconds": 0.0})
+    spent: dict[str, float] = field(init=False)
+    """The teacher's pass over the held-out text and all evaluations of paths."""
+
+    def __post_init__(self) -> None:
+        taught = float(self.held_out.texts * self.flops.teacher)
+        self.spent = {"evaluated": 0, "examples": 0, "flops": taught, "seconds": 0.0}
 
     def after(self, step: int) -> bool:
         """See `methods.training.loop.Companion`."""
@@ -128,6 +142,7 @@ class EpochEnds:
     def _shrink(self, epoch: int, block: int) -> None:
         o, step = self.step.options.shrinking, self.step
         rounds = shrink(step.survivors, block, o, lambda numbers: self.losses(block, numbers), f"{step.seed}/{epoch}/{block}")
+        step.survivors.alive[block] = of_main_process(step.survivors.alive[block])
         self.shrinking += [{"epoch": epoch, "block": block + 1, **vars(found), "bin": found.bin + 1} for found in rounds]
 
     def losses(self, block: int, numbers: Indices) -> Any:
@@ -160,14 +175,15 @@ class EpochEnds:
         self.step.sums = {int(k): v for k, v in state["sums"].items()}
         self.step.survivors.restore(state["alive"])
 
-    def write(self, folder: Path) -> None:
-        """Leaves the survivors and both logs in the stage's folder."""
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Leaves the survivors, both logs and what the shrinking cost in the stage's folder; see `StageCompanion`."""
         survivors = self.step.survivors
         alive = {str(block): [numbers.tolist() for numbers in survivors.alive[block]] for block in self.step.blocks}
         write_atomically(folder / SURVIVORS, json.dumps({"numbers": alive, "readable": as_data(survivors)["blocks"]}))
         write_atomically(folder / TRAINING, _csv(self.training))
         write_atomically(folder / SHRINKING, _csv(self.shrinking))
         write_atomically(folder / SPENT, json.dumps(self.spent))
+        return SURVIVORS, SPENT
 
 
 def read_survivors(folder: Path, survivors: Survivors) -> None:

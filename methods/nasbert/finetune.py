@@ -30,7 +30,8 @@ from methods.training.checkpoint import write_atomically
 from methods.training.distillation import soft_divergence
 from methods.training.loop import Backward, Batch
 from methods.training.options import Schedule
-from methods.training.stage import DONE, WEIGHTS, is_main_process, run_stage, training_flops, wait_for_everyone
+from methods.training.processes import is_main_process, wait_for_everyone
+from methods.training.stage import DONE, WEIGHTS, run_stage, training_flops
 
 STAGE = "finetune"
 

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from methods.nasbert.supernet import NasBertSupernet
 
 
+def check_embedding(width: int, wide: int) -> None:
+    """Raises UserError where an embedding is wider than the teacher's."""
+    if width > wide:
+        raise UserError(
+            f"nasbert: embedding_sizes: {width} is wider than the teacher's embedding ({wide}); retrain.start: inherit needs at most that"
+        )
+
+
 def inherit(supernet: NasBertSupernet, architecture: Architecture, head: Head) -> Network:
     """The deployed network of an architecture with a masked-language-model head and the supernet's weights; on the CPU, in eval mode.
 
@@ -51,10 +59,7 @@ def inherit_with_out(supernet: NasBertSupernet, architecture: Architecture, head
     Raises UserError where the embedding is wider than the teacher's.
     """
     width, wide = architecture.choices["embedding"], supernet.backbone.hidden
-    if width > wide:
-        raise UserError(
-            f"nasbert: embedding_sizes: {width} is wider than the teacher's embedding ({wide}); retrain.start: inherit needs at most that"
-        )
+    check_embedding(width, wide)
     network = Network(supernet.space.spec(architecture, supernet.backbone, head))
     blocks = architecture.choices["blocks"]
     into = Affine.of(supernet.map_of("into", 0, blocks[0]["hidden"]))

@@ -14,7 +14,7 @@ from methods.layers.encoder import Chain, Link, TransformerLayer
 from methods.layers.feed_forward import FeedForward
 from methods.layers.part import Part
 from methods.nasbert.encoding import kernel_size
-from methods.network import NetworkSpec, make_head, make_stem
+from methods.network import NetworkSpec, backbone_head, make_head, make_stem
 
 if TYPE_CHECKING:
     from methods.backbone import BackboneConfig
@@ -65,12 +65,13 @@ def deployed_stem(backbone: BackboneConfig, embedding: int, hidden: int, dropout
         layer_norm_eps=backbone.layer_norm_eps,
         padding_id=backbone.padding_id,
         zero_padding=True,
+        position_offset=backbone.position_offset,
     )
 
 
 def teacher_head(backbone: BackboneConfig, head: Head) -> Part:
     """The output layer of the teacher, which the supernet and its hosted networks share."""
-    return make_head(head, backbone.hidden, True, make_stem(backbone), backbone.dropout, backbone.activation)
+    return backbone_head(head, backbone)
 
 
 def teacher_spec(backbone: BackboneConfig, head: Head) -> NetworkSpec:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from methods.nasbert.encoding import PAPER_EMBEDDING_SIZES, PAPER_HIDDEN_SIZES, PAPER_OPERATIONS, check_sizes
 from methods.training.options import Fraction, MethodOptions, Optimiser, Options
 
+BinPolicy = Literal["equal_width", "quantile"]
+LatencyBound = Literal["upper", "both", "none"]
+
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -58,15 +61,16 @@ class ShrinkingOptions(Options):
     """Progressive shrinking (section 3.3): after the warm-up, at the end of each epoch, the worst paths of each bin are dropped.
 
     `unit: operation` drops operations by their mean loss until `operation_drop` of the paths are gone (the paper's ablation),
-    `none` does not shrink. `sample`: paths ranked per bin, 0 for all. `latency_bound: upper` drops paths slower than their bin allows,
-    `both` those faster too (the paper, literally). `dev_batch_size`: null: that of the training.
-    `latency`: the file of a device's latency table; null: FLOPs stand for latency.
+    `none` does not shrink. `bin_policy: equal_width` parts the parameters of the largest path evenly (the paper), `quantile` the paths
+    (ours). `sample`: paths ranked per bin, 0 for all. `latency_bound: upper` drops paths whose latency is beyond the same share of the
+    slowest path's (`quantile`: of the paths), `both` those short of it too (the paper, literally). `latency`: the file of a device's
+    latency table; null: FLOPs stand for latency. `dev_batch_size`: null: that of the training.
     """
 
     unit: Literal["path", "operation", "none"] = "path"
     bins: Count = 10
-    bin_policy: Literal["equal_width", "quantile"] = "equal_width"
-    latency_bound: Literal["upper", "both", "none"] = "upper"
+    bin_policy: BinPolicy = "equal_width"
+    latency_bound: LatencyBound = "upper"
     kept: Count = 10
     sample: CountOrZero = 2_000
     drop_fraction: Share = 0.5

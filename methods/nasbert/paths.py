@@ -20,6 +20,16 @@ MOST = 5_000_000
 """More paths in a block than this are not listed."""
 
 
+def check_count(space: NasBertSpace) -> None:
+    """Raises UserError where a block has too many paths to be listed."""
+    count = space.paths_per_block()
+    if count > MOST:
+        raise UserError(
+            f"nasbert: sublayers: {space.blocks * space.per_block} in {space.blocks} blocks; a block of {space.per_block} sublayers has"
+            f" {count:,} paths, more than the {MOST:,} that can be ranked; choose more blocks or fewer operations"
+        )
+
+
 class Paths:
     """The paths of a block in canonical order: by hidden size, then length, then operations in the order of the space.
 
@@ -29,13 +39,8 @@ class Paths:
 
     def __init__(self, space: NasBertSpace) -> None:
         self.sizes, self.names, self.per_block = space.hidden_sizes, space.operations, space.per_block
-        kinds, count = len(self.names), space.paths_per_block()
-        if count > MOST:
-            raise UserError(
-                f"nasbert: a block of {self.per_block} sublayers has {count:,} paths, more than the {MOST:,} that can be ranked;"
-                " choose more blocks or fewer operations"
-            )
-        parts = []
+        check_count(space)
+        kinds, parts = len(self.names), []
         for length in range(1, self.per_block + 1):
             numbers = np.arange(kinds**length)
             digits = [(numbers // kinds ** (length - 1 - j)) % kinds for j in range(length)]

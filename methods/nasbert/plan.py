@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import ceil, log
 
 import numpy as np
+import numpy.typing as npt
 
 from methods.backbone import BackboneConfig
 from methods.corpus.masked_words import word_flops
@@ -16,7 +17,7 @@ from methods.costs import costs
 from methods.errors import UserError
 from methods.layers.encoder import Link
 from methods.layers.part import Part
-from methods.nasbert.bins import Shrinking, bin_of_classes, foresee_shrinking, path_classes
+from methods.nasbert.bins import PathClasses, Shrinking, bin_of_classes, foresee_shrinking, operation_costs, path_classes
 from methods.nasbert.networks import operation, teacher_spec
 from methods.nasbert.options import NasBertOptions
 from methods.nasbert.space import NasBertSpace
@@ -26,7 +27,6 @@ from methods.tasks.head import Head
 
 MASKED_WORDS = Head("mlm")
 SAMPLES = 256
-BIN_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,36 @@ def plan_stages(
 
 
 def block_costs(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> BlockCosts:
-    """Counts the paths of a block by cost, fills the bins and foresees their shrinking; FLOPs at `BIN_LENGTH` stand for latency."""
-    o, length = options.shrinking, options.supernet.length
-    classes = path_classes(space)
-    short = space.tables(backbone, MASKED_WORDS, BIN_LENGTH).operation[:, :-1]
-    parameters, latency = classes.costs(short[..., 1]), classes.costs(short[..., 2])
-    place = bin_of_classes(parameters, latency, classes.paths, o.bins, o.bin_policy, o.latency_bound)
+    """Counts the paths of a block by cost, fills the bins and foresees their shrinking."""
+    length, classes = options.supernet.length, path_classes(space)
+    place = _bins(options, space, backbone, classes)
+    occupancy = _trained(options, space, classes, place)
     flops = classes.costs(space.tables(backbone, MASKED_WORDS, length).operation[:, :-1, 2])
     maps = np.array([Link(backbone.hidden, h).flops(length) + Link(h, backbone.hidden).flops(length) for h in space.hidden_sizes])
     whole = flops + maps[classes.hidden]
-    everything = [float(classes.paths[place == b].sum()) for b in range(o.bins)]
-    occupancy = [
-        n - share
-        for n, share in zip(everything, probe_shares([int(n) for n in everything], options.supernet.probe_paths, space.blocks), strict=True)
-    ]
-    means = [float(np.average(whole[place == b], weights=classes.paths[place == b])) for b in range(o.bins) if occupancy[b]]
+    means = [float(np.average(whole[place == b], weights=classes.paths[place == b])) for b, n in enumerate(occupancy) if n]
     kept = place >= 0
     uniform = float(np.average(whole[kept], weights=classes.paths[kept]))
     mean = sum(means) / len(means) if options.supernet.sampler == "bins" else uniform
-    return BlockCosts(mean, _shrinking(options, [int(n) for n in occupancy]))
+    return BlockCosts(mean, _shrinking(options, occupancy))
+
+
+def occupancy_of(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> list[int]:
+    """How many paths of a block each bin has at the start, those set apart as probes left out."""
+    classes = path_classes(space)
+    return _trained(options, space, classes, _bins(options, space, backbone, classes))
+
+
+def _bins(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, classes: PathClasses) -> npt.NDArray[np.int64]:
+    """The bin (m,) of each class, -1 for none."""
+    o = options.shrinking
+    parameters, latency = (classes.costs(table[:, :-1]) for table in operation_costs(o, space, backbone))
+    return bin_of_classes(parameters, latency, classes.paths, o.bins, o.bin_policy, o.latency_bound)
+
+
+def _trained(options: NasBertOptions, space: NasBertSpace, classes: PathClasses, place: npt.NDArray[np.int64]) -> list[int]:
+    everything = [int(classes.paths[place == b].sum()) for b in range(options.shrinking.bins)]
+    return [n - share for n, share in zip(everything, probe_shares(everything, options.supernet.probe_paths, space.blocks), strict=True)]
 
 
 def probe_shares(occupancy: Sequence[int], probes: int, blocks: int) -> list[int]:
@@ -136,7 +147,7 @@ def _supernet(options: NasBertOptions, space: NasBertSpace, backbone: BackboneCo
     flops = float(examples) * (3 * block.flops * (space.blocks if together else 1) + teacher.flops)
     widest = [operation(name, max(space.hidden_sizes), backbone.layer_norm_eps, space.settings) for name in space.operations]
     path = max(_activations([part] * space.per_block, o.batch_size, o.length) for part in widest)
-    states = 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
+    states = _held_out_bytes(options, space, backbone) + 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
     memory = 16 * supernet_parameters(space, backbone, head) + 4 * teacher.parameters + path + states
     note = f"{o.warmup_epochs} warm-up and {later} further epochs of {o.epoch_steps} steps; FLOPs of a mean path"
     return StagePlan("supernet", steps, examples, flops, memory, space.blocks if together else 1, note, "corpus")
@@ -144,10 +155,9 @@ def _supernet(options: NasBertOptions, space: NasBertSpace, backbone: BackboneCo
 
 def _rankings(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig, block: BlockCosts) -> list[StagePlan]:
     """Forward passes alone: ranking paths while shrinking, the block loss tables, and the candidates as whole networks."""
-    o = options.supernet
-    texts = options.shrinking.dev_batches * (options.shrinking.dev_batch_size or o.batch_size)
+    o, texts = options.supernet, _held_out_texts(options)
     stored = 4 * supernet_parameters(space, backbone, MASKED_WORDS)
-    memory = stored + 4 * o.batch_size * o.length * backbone.hidden * (space.blocks + 1)
+    memory = stored + _held_out_bytes(options, space, backbone)
     teacher = float(costs(teacher_spec(backbone, Head("none")), o.length).flops)
 
     def stage(name: str, evaluated: int, passes: int, note: str) -> StagePlan:
@@ -159,23 +169,34 @@ def _rankings(options: NasBertOptions, space: NasBertSpace, backbone: BackboneCo
     chosen = options.selection
     dev = (chosen.dev_batches or options.shrinking.dev_batches) * (options.shrinking.dev_batch_size or o.batch_size)
     whole = block.flops * space.blocks + SHARE * teacher_spec(backbone, MASKED_WORDS).head.flops(o.length)
-    note = f"per budget, on {dev} texts" + ("" if chosen.dev_batches else "; the whole dev set in proportion")
+    kept = 4 * options.retrain.length * backbone.hidden
+    note = f"per budget, on {dev} texts" + ("" if chosen.dev_batches else f"; the whole dev set in proportion, {kept:,} bytes a text")
     runs = chosen.candidates
+    stages = 1 if o.blocks_per_step == "all" else space.blocks
     return [
-        stage("shrinking", found.evaluations, found.rounds, f"{found.rounds} rounds, teacher states computed once each"),
+        stage("shrinking", found.evaluations, stages, f"{found.rounds} rounds, teacher states computed once a training and kept"),
         stage("tables", found.kept, 1, "loss of every surviving path of every block"),
         StagePlan(
             "select",
             runs * dev // (options.shrinking.dev_batch_size or o.batch_size),
             runs * dev,
             float(runs) * dev * whole,
-            memory,
+            stored + dev * kept,
             runs,
             note,
             "corpus",
             "budget",
         ),
     ]
+
+
+def _held_out_texts(options: NasBertOptions) -> int:
+    return options.shrinking.dev_batches * (options.shrinking.dev_batch_size or options.supernet.batch_size)
+
+
+def _held_out_bytes(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> int:
+    """Of the teacher's states on held-out text, which stay in the host's memory."""
+    return 4 * _held_out_texts(options) * options.supernet.length * backbone.hidden * (space.blocks + 1)
 
 
 def _retrain(options: NasBertOptions, space: NasBertSpace, backbone: BackboneConfig) -> StagePlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,30 +34,37 @@ def block_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return ((output.float() - target.float()).square() * weights).sum() / (weights.sum() * target.shape[-1])
 
 
-def variance(target: Tensor, mask: Tensor) -> Tensor:
-    """Mean over features of the variance over valid tokens: the error of the best constant answer."""
+def variance(target: Tensor, mask: Tensor, summed: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
+    """Mean over features of the variance over valid tokens: the error of the best constant answer.
+
+    `summed`: how sums are added up where several processes hold a part of the tokens each.
+    """
     weights = mask[..., None].float()
-    count = weights.sum()
-    mean = (target.float() * weights).sum((0, 1)) / count
-    return ((target.float() - mean).square() * weights).sum() / (count * target.shape[-1])
+    count = summed(weights.sum())
+    mean = summed((target.float() * weights).sum((0, 1))) / count
+    return summed(((target.float() - mean).square() * weights).sum()) / (count * target.shape[-1])
+
+
+def on_device(batch: Batch, hardware: Hardware) -> Batch:
+    """The batch where it is computed."""
+    return {name: tensor.to(hardware.device) for name, tensor in batch.items()}
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Teacher states of fixed batches: `states` (N + 1 tensors (B, L, H)) and masks (B, L)."""
+    """Teacher states of fixed batches, in the host's memory: `states` (N + 1 tensors (B, L, H)) and masks (B, L)."""
 
     states: tuple[tuple[Tensor, ...], ...]
     masks: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, teacher: Network, batches: Sequence[Batch], blocks: int, hardware: Hardware) -> HeldOut:
-        """One pass of the teacher over the batches."""
+        """One pass of the teacher over the batches; the device holds one at a time."""
         found = []
         with torch.no_grad(), torch.autocast(hardware.device, torch.bfloat16, enabled=hardware.precision == "bf16"):
             for batch in batches:
-                moved = {name: tensor.to(hardware.device) for name, tensor in batch.items()}
-                found.append((teacher_states(teacher, moved, blocks), moved["attention_mask"]))
-        return cls(tuple(states for states, _ in found), tuple(mask for _, mask in found))
+                found.append(tuple(state.cpu() for state in teacher_states(teacher, on_device(batch, hardware), blocks)))
+        return cls(tuple(found), tuple(batch["attention_mask"].cpu() for batch in batches))
 
     @property
     def tokens(self) -> int:
@@ -87,10 +94,11 @@ def path_losses(
     with torch.inference_mode(), torch.autocast(hardware.device, torch.bfloat16, enabled=hardware.precision == "bf16"):
         for states, mask in zip(held_out.states, held_out.masks, strict=True):
             weight = float(mask.sum())
-            walk = _Walk(supernet, block, states[block], mask)
+            start, target, valid = (tensor.to(hardware.device) for tensor in (states[block], states[block + 1], mask))
+            walk = _Walk(supernet, block, start, valid)
             for i in order:
                 output = walk.output(paths[int(numbers[i])])
-                total[i] += weight * float(block_error(output, states[block + 1], mask))
+                total[i] += weight * float(block_error(output, target, valid))
             tokens += weight
     return total / tokens
 

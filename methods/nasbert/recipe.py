@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -12,9 +13,9 @@ from methods.backbone import BackboneConfig
 from methods.corpus.masked_words import masked_batches
 from methods.errors import UserError
 from methods.nasbert.assembly import MaskedWords, last_state
+from methods.nasbert.checks import check_options
 from methods.nasbert.estimate import NasBertEstimates
 from methods.nasbert.finetune import finetune
-from methods.nasbert.losses import BlockLosses
 from methods.nasbert.options import NasBertOptions
 from methods.nasbert.plan import plan_stages
 from methods.nasbert.retrain import retrain
@@ -24,7 +25,7 @@ from methods.nasbert.supernet_stage import (
     MASK_SEED,
     SHRINKING,
     block_stage,
-    losses_file,
+    finished_losses,
     make_tables,
     new_survivors,
     train_blocks,
@@ -33,7 +34,7 @@ from methods.nasbert.supernet_stage import (
 from methods.nasbert.survivors import Survivors
 from methods.nasbert.teacher import STAGES, corpus_teacher, origin
 from methods.network import Network
-from methods.recipe import Context, CorpusContext, CorpusRecipe, StagePlan
+from methods.recipe import Context, CorpusContext, CorpusRecipe, StagePlan, StageRecord
 from methods.space import Architecture, SearchSpace
 from methods.supernet import Supernet
 from methods.tasks.head import Head
@@ -58,11 +59,14 @@ class NasBertRecipe(CorpusRecipe):
         self.assembled_texts = options.selection.dev_batches * (options.shrinking.dev_batch_size or options.supernet.batch_size)
         self.inner_stages = (SHRINKING, *(f"{SHRINKING}-{block + 1}" for block in range(options.blocks)))
         self.variants = ("inherit",) if options.retrain.start == "scratch" else ("scratch",)
-        self._teachers: dict[Path, Network] = {}
+        self._teachers: dict[Path, tuple[Network, list[StageRecord]]] = {}
         self._words: dict[tuple[str, str, str], MaskedWords] = {}
 
     def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
         return plan_stages(self.options, _space(space), backbone, head, rows, length, copies)
+
+    def check(self, space: SearchSpace, backbone: BackboneConfig, variants: Sequence[str]) -> None:
+        check_options(self.options, _space(space), backbone, variants)
 
     def train(self, context: CorpusContext) -> NasBertSupernet:
         stage = self._beginning(context)
@@ -96,7 +100,7 @@ class NasBertRecipe(CorpusRecipe):
         batch: int,
         devices: Mapping[str, LatencyTable],
     ) -> NasBertEstimates:
-        losses = BlockLosses.load(losses_file(folder), _space(space))
+        losses = finished_losses(folder, _space(space))
         return NasBertEstimates(losses, _space(space), backbone, heads, length, batch, devices, self.options.selection.embedding)
 
     def assemble(self, context: CorpusContext, supernet: Supernet, architecture: Architecture) -> dict[str, float]:
@@ -131,9 +135,15 @@ class NasBertRecipe(CorpusRecipe):
         return self.options.finetune.init_from.get(task)
 
     def _teacher(self, context: CorpusContext) -> Network:
+        """Made once; every context that uses it hears what it cost."""
         if context.shared not in self._teachers:
-            self._teachers[context.shared] = corpus_teacher(context, self.options.teacher).eval()
-        return self._teachers[context.shared]
+            heard: list[StageRecord] = []
+            teacher = corpus_teacher(replace(context, record_shared=heard.append), self.options.teacher)
+            self._teachers[context.shared] = teacher, heard
+        teacher, stages = self._teachers[context.shared]
+        for stage in stages:
+            context.record_shared(stage)
+        return teacher.eval()
 
     def _masked_words(self, context: CorpusContext, split: str, batches: int, taught: bool = True) -> MaskedWords:
         """Fixed masked batches of a split; made once."""

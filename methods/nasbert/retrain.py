@@ -24,6 +24,7 @@ from methods.tasks.head import Head
 from methods.training.distillation import soft_divergence
 from methods.training.loop import Backward, Batch
 from methods.training.options import StepSchedule
+from methods.training.processes import summed, weighed
 from methods.training.stage import train_stage
 
 if TYPE_CHECKING:
@@ -92,21 +93,22 @@ class DistilledStep:
         words = masked_word_loss(logits, masked["labels"])
         share = self.options.distillation
         if not share:
-            backward(words)
+            backward(weighed(words, len(logits), len(state)))
             return {"words": float(words.detach())}
-        distilled = self._distilled(masked, state, logits)
-        backward((1 - share) * words + share * distilled)
+        distilled, over = self._distilled(masked, state, logits)
+        backward((1 - share) * weighed(words, len(logits), len(state)) + share * weighed(distilled, over, len(state)))
         return {"words": float(words.detach()), "distilled": float(distilled.detach())}
 
-    def _distilled(self, masked: Batch, state: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def _distilled(self, masked: Batch, state: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | int]:
+        """The loss, and over how many masked words or tokens it is the mean."""
         with torch.no_grad():
             target = last_state(self.teacher)(masked)
             if self.bridge is None:
                 target = masked_word_logits(self.teacher.head, target, masked["labels"], self.teacher.stem.word.weight)
         if self.bridge is None:
-            return soft_divergence(logits, target, self.options.temperature)
+            return soft_divergence(logits, target, self.options.temperature), len(logits)
         mask = masked["attention_mask"]
-        return block_error(self.bridge(state), target, mask) / variance(target, mask)
+        return block_error(self.bridge(state), target, mask) / variance(target, mask, summed), mask.sum()
 
 
 def _start(supernet: NasBertSupernet, architecture: Architecture, start: str) -> tuple[Network, nn.Linear]:

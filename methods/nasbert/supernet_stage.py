@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from methods.corpus.masked_words import masked_batches
+from methods.errors import UserError
 from methods.evaluation import weights_digest
 from methods.nasbert.block_flops import BlockFlops
 from methods.nasbert.block_training import SPENT, BlockwiseStep, EpochEnds, read_survivors
@@ -25,9 +25,10 @@ from methods.nasbert.shrinking import sampled
 from methods.nasbert.space import NasBertSpace
 from methods.nasbert.survivors import Survivors, bins_of, check_bins
 from methods.recipe import CorpusContext, StageRecord
-from methods.training.checkpoint import write_atomically
+from methods.training.checkpoint import file_digest
 from methods.training.options import StepSchedule
-from methods.training.stage import DONE, is_main_process, train_stage, wait_for_everyone
+from methods.training.processes import is_main_process, join_processes, of_main_process, wait_for_everyone
+from methods.training.stage import DONE, read_mark, train_stage, write_mark
 
 if TYPE_CHECKING:
     from methods.nasbert.supernet import NasBertSupernet
@@ -43,8 +44,9 @@ def new_survivors(options: NasBertOptions, space: NasBertSpace, context: CorpusC
     """All paths of every block in their bins. Raises UserError where the bins leave nothing to train."""
     paths = Paths(space)
     bin_of = bins_of(options.shrinking, space, context.backbone.config, paths)
-    check_bins(options, [int((bin_of == b).sum()) for b in range(options.shrinking.bins)])
-    return Survivors(paths, bin_of, options.shrinking.bins, space.blocks, options.supernet.probe_paths)
+    survivors = Survivors(paths, bin_of, options.shrinking.bins, space.blocks, options.supernet.probe_paths)
+    check_bins(options, survivors.at_start(0))
+    return survivors
 
 
 def held_out_text(context: CorpusContext, options: NasBertOptions) -> list[Batch]:
@@ -84,6 +86,7 @@ def train_blocks(
 ) -> None:
     """One stage: the named blocks, which need nothing of the others."""
     o, hardware = options.supernet, context.hardware
+    join_processes(hardware)
     held_out = HeldOut.of(teacher.to(hardware.device).eval(), held_out_text(context, options), space.blocks, hardware)
     supernet.to(hardware.device)
     teacher.to(hardware.device).eval().requires_grad_(False)
@@ -100,7 +103,7 @@ def train_blocks(
     total = max(epochs_of(options, survivors.at_start(block)) for block in range(space.blocks)) * o.epoch_steps
     schedule = StepSchedule(total=total, batch_size=o.batch_size, optimiser=o.optimiser, accumulation=o.accumulation)
     settings = {
-        "options": {**options.model_dump(include={"supernet", "shrinking"}), **options.sizes()},
+        "options": {**options.model_dump(include={"supernet"}), "shrinking": _shrinking(options), **options.sizes()},
         "teacher": weights_digest(nn.ModuleList([teacher.stem, teacher.encoder])),
         "held_out": context.corpus.packed("search", o.length).digest,
     }
@@ -121,8 +124,12 @@ def train_blocks(
         clipped=list(model.values()),
         seeded_as=SUPERNET,
     )
-    read_survivors(context.folder / name, survivors)
-    ranked = json.loads((context.folder / name / SPENT).read_text())
+    folder = context.folder / name
+    try:
+        read_survivors(folder, survivors)
+        ranked = json.loads((folder / SPENT).read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: what shrinking left there is damaged ({error}); remove the folder to train it anew") from error
     part = name.removeprefix(SUPERNET)
     context.record(StageRecord(SHRINKING + part, ranked["evaluated"], ranked["examples"], ranked["flops"], ranked["seconds"]))
 
@@ -133,10 +140,10 @@ def make_tables(
     """The block loss table (paper, section 3.4): held-out loss of the surviving paths; of bins that were not shrunk, the best ones."""
     folder = context.folder / TABLES
     fingerprint = _fingerprint(context, options, supernet)
-    if (folder / DONE).exists():
-        mark = json.loads((folder / DONE).read_text())
+    if of_main_process((folder / DONE).exists()):
+        mark, record = read_mark(folder)
         if mark["fingerprint"] == fingerprint:
-            context.record(StageRecord(**mark["record"]))
+            context.record(record)
             return
     started = time.monotonic()
     held_out = HeldOut.of(teacher.eval(), held_out_text(context, options), space.blocks, context.hardware)
@@ -149,11 +156,11 @@ def make_tables(
     )
     rows = [_best_of_block(ends, block, options) for block in range(space.blocks)]
     losses = BlockLosses(tuple(rows))
-    total = ends.spent["flops"] + held_out.texts * flops.teacher
-    record = StageRecord(TABLES, int(ends.spent["evaluated"]), int(ends.spent["examples"]), total, time.monotonic() - started)
+    spent, seconds = ends.spent, time.monotonic() - started
+    record = StageRecord(TABLES, int(spent["evaluated"]), int(spent["examples"]), spent["flops"], seconds)
     if is_main_process():
         losses.save(folder / LOSSES, space, context.backbone.config)
-        write_atomically(folder / DONE, json.dumps({"fingerprint": fingerprint, "record": asdict(record)}))
+        write_mark(folder, fingerprint, record, [LOSSES])
     wait_for_everyone()
     context.record(record)
 
@@ -177,11 +184,23 @@ def _fingerprint(context: CorpusContext, options: NasBertOptions, supernet: NasB
     return {
         "weights": weights_digest(nn.ModuleList([supernet.stem, *(supernet.block_modules(b) for b in range(supernet.nasbert.blocks))])),
         "held_out": context.corpus.packed("search", options.supernet.length).digest,
-        "shrinking": options.shrinking.model_dump(mode="json"),
+        "shrinking": _shrinking(options),
         "normalise": options.supernet.normalise,
     }
+
+
+def _shrinking(options: NasBertOptions) -> dict[str, Any]:
+    """The options; a latency table by what it holds, wherever it lies."""
+    found, table = options.shrinking.model_dump(mode="json"), options.shrinking.latency
+    return found if table is None else {**found, "latency": file_digest(Path(table))}
 
 
 def losses_file(folder: Path) -> Path:
     """Where `make_tables` leaves the table."""
     return folder / TABLES / LOSSES
+
+
+def finished_losses(folder: Path, space: NasBertSpace) -> BlockLosses:
+    """The table that `make_tables` left. Raises UserError, by file, where there is none or it is damaged."""
+    read_mark(folder / TABLES)
+    return BlockLosses.load(losses_file(folder), space)

@@ -9,40 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from methods.errors import UserError
-from methods.nasbert.bins import bin_of_classes
-from methods.nasbert.networks import operation
+from methods.nasbert.bins import bin_of_classes, operation_costs
 from methods.nasbert.options import NasBertOptions, ShrinkingOptions
 from methods.nasbert.paths import Indices, Paths
-from methods.nasbert.plan import probe_shares
+from methods.nasbert.plan import epochs_of, probe_shares
 from methods.nasbert.space import NasBertSpace
-from methods.tasks.head import Head
 
 if TYPE_CHECKING:
     from methods.backbone import BackboneConfig
 
-BIN_LENGTH = 128
-"""Where FLOPs stand for latency, they are those of so many tokens."""
-NANOSECONDS = 1_000_000_000
 _TRIES = 100
 
 
 def bins_of(options: ShrinkingOptions, space: NasBertSpace, backbone: BackboneConfig, paths: Paths) -> Indices:
     """The bin (n,) of every path of a block, -1 where the latency condition drops it (paper, section 3.3)."""
-    table = space.tables(backbone, Head("mlm"), BIN_LENGTH).operation
-    parameters = paths.costs(table[..., 1])
-    latency = paths.costs(table[..., 2] if options.latency is None else _measured(options.latency, space, backbone))
-    ones = np.ones(len(paths))
-    return bin_of_classes(parameters, latency, ones, options.bins, options.bin_policy, options.latency_bound)
-
-
-def _measured(path: str, space: NasBertSpace, backbone: BackboneConfig) -> Indices:
-    """Latency of each operation in nanoseconds (hidden sizes, operations + identity)."""
-    from methods.latency import LatencyTable
-
-    device = LatencyTable.load(path)
-    eps, settings = backbone.layer_norm_eps, space.settings
-    rows = [[device.part(operation(name, h, eps, settings)) for name in space.operations] + [0.0] for h in space.hidden_sizes]
-    return np.asarray(np.rint(np.array(rows) * NANOSECONDS), dtype=np.int64)
+    parameters, latency = (paths.costs(table) for table in operation_costs(options, space, backbone))
+    return bin_of_classes(parameters, latency, np.ones(len(paths)), options.bins, options.bin_policy, options.latency_bound)
 
 
 class Survivors:
@@ -134,10 +116,16 @@ def _changed(paths: Paths, number: int, changes: int, rng: random.Random) -> int
 
 
 def check_bins(options: NasBertOptions, occupancy: Sequence[int]) -> None:
-    """Raises UserError where the bins leave nothing to train."""
+    """Raises UserError where bins of so many paths leave nothing to train, or no step to train it in."""
     if not any(occupancy):
         raise UserError(
             f"nasbert: shrinking.latency_bound: {options.shrinking.latency_bound} drops every path of a block; write upper or none"
+        )
+    if not epochs_of(options, list(occupancy)):
+        raise UserError(
+            f"nasbert: supernet.warmup_epochs: 0 makes no training step, for shrinking.kept: {options.shrinking.kept} drops nothing"
+            f" (the fullest of {options.shrinking.bins} bins has {max(occupancy)} paths); write supernet.warmup_epochs: 1 or more,"
+            " or a number of supernet.epochs"
         )
 
 

@@ -25,7 +25,8 @@ from methods.training.checkpoint import write_atomically
 from methods.training.initialisation import initialise, load_backbone, load_masked_word_head
 from methods.training.loop import Backward, Batch, Step
 from methods.training.options import StepSchedule
-from methods.training.stage import is_main_process, train_stage, wait_for_everyone
+from methods.training.processes import is_main_process, join_processes, wait_for_everyone, weighed
+from methods.training.stage import train_stage
 
 STAGE = "teacher"
 STAGES = (STAGE,)
@@ -41,6 +42,7 @@ def corpus_teacher(context: CorpusContext, options: CorpusTeacher) -> Network:
     `source: pretrain` trains all of it from random weights. `source: backbone` takes its weights as they are and the output layer that
     its files hold; where they hold none, that layer alone is trained on frozen features, decoder tied to the frozen word table.
     """
+    join_processes(context.hardware)
     config = context.backbone.config
     torch.manual_seed(SEED)
     network = Network(teacher_spec(config, Head("mlm")))
@@ -81,7 +83,7 @@ def _pretrain(context: CorpusContext, options: CorpusTeacher, network: Network) 
         masked = context.corpus.masker(batch)
         logits = masked_word_logits(network.head, run(masked), masked["labels"], network.stem.word.weight)
         loss = masked_word_loss(logits, masked["labels"])
-        backward(loss)
+        backward(weighed(loss, len(logits), len(masked["labels"])))
         return {"loss": float(loss.detach())}
 
     per_text = 3 * word_flops(network.spec, options.length)
@@ -110,7 +112,7 @@ def _train_head(context: CorpusContext, options: CorpusTeacher, network: Network
             state = run(masked)
         logits = masked_word_logits(network.head, state, masked["labels"], network.stem.word.weight)
         loss = masked_word_loss(logits, masked["labels"])
-        backward(loss)
+        backward(weighed(loss, len(logits), len(masked["labels"])))
         return {"loss": float(loss.detach())}
 
     per_text = word_flops(network.spec, options.length) + 2 * SHARE * network.spec.head.flops(options.length)

@@ -47,6 +47,8 @@ class Collate(Protocol):
 def joint(tokenizer: PreTrainedTokenizerBase, max_length: int, *, pad_to: int | None = None) -> Collate:
     """`[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`: input_ids, attention_mask, token_type_ids, labels, example_id.
 
+    Special tokens, and whether there are types, are the tokenizer's: RoBERTa's gives `<s> a </s></s> b </s>` and no token_type_ids.
+
     Of a pair that is longer than `max_length` the longer text is cut. `pad_to`: every batch has this length (the reference's form).
     """
     return _TextCollate(tokenizer, max_length, False, _padding(pad_to, max_length))
@@ -86,7 +88,8 @@ class _TextCollate:
     def _tokens(self, text: Sequence[str], text_b: Sequence[str] | None = None) -> dict[str, Tokens]:
         texts = (list(text), None if text_b is None else list(text_b))
         cut = {"truncation": True, "max_length": self.max_length}
-        found = self.tokenizer(*texts, **cut, return_attention_mask=False, return_token_type_ids=not self.apart)
+        typed = not self.apart and "token_type_ids" in self.tokenizer.model_input_names
+        found = self.tokenizer(*texts, **cut, return_attention_mask=False, return_token_type_ids=typed)
         return {name: [np.asarray(row, dtype=np.int64) for row in found[name]] for name in ("input_ids", "token_type_ids") if name in found}
 
     def __call__(self, encoded: Encoded, rows: Sequence[int]) -> dict[str, Tensor]:

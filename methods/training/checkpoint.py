@@ -6,25 +6,39 @@ import hashlib
 import json
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
 from methods.errors import UserError
 
 MARK = "checkpoint.json"
+CHECKPOINTS = ("a.pt", "b.pt", MARK)
+"""The files of `save_checkpoint`."""
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file to write in the place of `path`, which no other process writes; it takes that place when the block ends without an error."""
+    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
     """The file holds the whole text or what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w") as file:
+    with written_aside(path) as aside, aside.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def file_digest(path: Path) -> str:
@@ -38,10 +52,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], fingerprint: str) -> No
     folder.mkdir(parents=True, exist_ok=True)
     previous = _mark(folder)
     path = folder / ("b.pt" if previous.get("file") == "a.pt" else "a.pt")
-    aside = path.with_suffix(".part")
-    torch.save({**state, "random": random_state()}, aside)
-    digest = file_digest(aside)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        torch.save({**state, "random": random_state()}, aside)
+        digest = file_digest(aside)
     mark = {"file": path.name, "sha256": digest, "fingerprint": fingerprint}
     earlier = {name: previous[name] for name in mark if name in previous}
     write_atomically(folder / MARK, json.dumps({**mark, "previous": earlier}, indent=1))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.training.processes import weighed
+
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     """-sum softmax(teacher) log softmax(student), mean over the batch; logits (B, C). Not reduced by the teacher's entropy.
@@ -29,9 +31,10 @@ def soft_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) 
 def hidden_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, padded: bool = False) -> Tensor:
     """Sum over matched states (B, L, H) of their mean squared error.
 
-    The mean is over tokens and features; `padded` counts padded positions too, as the reference code does. DynaBERT, equations 6, 7.
+    The mean is over tokens (of all processes) and features; `padded` counts padded positions too, as the reference code does. DynaBERT,
+    equations 6, 7.
     """
     weights = torch.ones_like(mask, dtype=torch.float32) if padded else mask.float()
-    count = weights.sum() * student[0].shape[-1]
+    tokens = weights.sum()
     terms = [((s.float() - t.float()).square() * weights[..., None]).sum() for s, t in zip(student, teacher, strict=True)]
-    return torch.stack(terms).sum() / count
+    return weighed(torch.stack(terms).sum() / (tokens * student[0].shape[-1]), tokens, len(mask))

@@ -1,4 +1,4 @@
-"""BERT's initialisation, and the weights of a `transformers` BertModel under the names of our `Network`."""
+"""BERT's initialisation, and the weights of a `transformers` BertModel or RobertaModel under the names of our `Network`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,14 @@ _NAMES = (
     (r"cls\.predictions\.transform\.dense\.", "head.transform."),
     (r"cls\.predictions\.transform\.LayerNorm\.", "head.norm."),
     (r"cls\.predictions\.decoder\.bias", "head.bias"),
+    (r"lm_head\.dense\.", "head.transform."),
+    (r"lm_head\.layer_norm\.", "head.norm."),
+    (r"lm_head\.decoder\.bias", "head.bias"),
 )
 
 
 def network_name(name: str) -> str | None:
-    """Our name of a tensor of BertModel or of BertForMaskedLM's output layer; None for what we do not keep."""
+    """Our name of a tensor of BertModel, RobertaModel or their output layers for masked words; None for what we do not keep."""
     for pattern, ours in _NAMES:
         if re.match(pattern, name):
             return re.sub("^" + pattern, ours, name)
@@ -68,7 +71,7 @@ def load_backbone(network: Network, weights: Mapping[str, Tensor]) -> None:
 
 
 def load_masked_word_head(network: Network, weights: Mapping[str, Tensor]) -> None:
-    """Copies the output layer of a BertForMaskedLM, by its names there, into the head of a network for masked words.
+    """Copies the output layer of a BertForMaskedLM or RobertaForMaskedLM, by its names there, into the head of a network for masked words.
 
     Raises UserError where a tensor is missing or has another shape.
     """

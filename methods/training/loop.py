@@ -4,7 +4,7 @@ A plain loop over steps on accelerate rather than transformers' Trainer: stages 
 and need atomic checkpoints with a digest, all of which the Trainer would have to be argued out of. What the loop guarantees: the order
 of batches is a function of (seed, epoch) alone, masks and dropout one of (seed, stage, step, rank); a checkpoint holds weights, moments,
 schedule, what the stage keeps beside them, and the place in the data; a run that was stopped goes on bit-equal. Under `accelerate launch`
-each process takes its share of every batch and gradients are averaged.
+each process takes its share of every batch, and gradients are averaged over the rows of all.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from methods.errors import UserError
+from methods.errors import StageError, UserError
 from methods.recipe import Hardware
 from methods.tasks.batches import training_batches
 from methods.training.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
 from methods.training.options import Pace
+from methods.training.processes import of_main_process, processes, summed
 from methods.training.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 Backward = Callable[[Tensor], None]
 Step = Callable[[Batch, Backward], dict[str, float]]
-"""Runs forward and backward on one batch (calling `backward` on each loss) and returns figures to log."""
+"""Runs forward and backward on one batch (calling `backward` on each loss) and returns figures to log.
+
+A loss is a mean over rows; a mean over something else goes through `methods.training.processes.weighed`."""
 
 CHECKPOINT_SECONDS = 60.0
 LOG_EVERY = 10
@@ -103,7 +107,18 @@ class Loop:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def run(self) -> dict[str, float]:
-        """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops and seconds."""
+        """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops and seconds. Raises StageError."""
+        try:
+            return self._run()
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise StageError(
+                f"stage {self.name}: out of memory; lower its batch_size ({self.schedule.batch_size}) and raise its accumulation by as "
+                f"much, shorten the texts, or write hardware.precision: bf16 ({str(error).splitlines()[0]})"
+            ) from error
+
+    def _run(self) -> dict[str, float]:
         accelerator = make_accelerator(self.hardware)
         self.model.to(accelerator.device).train()
         total = self.schedule.steps(len(self.data))
@@ -168,19 +183,19 @@ class Loop:
         )
 
     def _gradients(self, accelerator: Any, batches: Sequence[Sequence[int]], state: dict[str, Any]) -> dict[str, float]:
-        """Forward and backward over the batches of one step, averaged over processes, clipped."""
+        """Forward and backward over the batches of one step, averaged over the rows of all processes, clipped."""
         rank, world = accelerator.process_index, accelerator.num_processes
         figures: dict[str, float] = {}
         torch.manual_seed(seed_of(self.seed, self.seeded_as or self.name, state["step"], rank))
         for rows in batches:
             mine = rows[rank::world] if len(rows) >= world else rows
+            weight = len(mine) * world / len(rows) if len(rows) >= world else 1.0
             batch = {name: tensor.to(accelerator.device) for name, tensor in self.collate(self.data, mine).items()}
             with accelerator.autocast():
-                figures = self.step(batch, lambda loss: accelerator.backward(loss / len(batches)))
+                figures = self.step(batch, partial(_backward, accelerator, len(batches) / weight))
             state["examples"] += len(rows)
             state["flops"] += self.flops(len(rows), batch["input_ids"].shape[1] if "input_ids" in batch else 1)
-        if world > 1:
-            average_gradients(self.model, world)
+        average_gradients(self.model)
         limit = self.schedule.clip or float("inf")
         norms = [float(torch.nn.utils.clip_grad_norm_(part.parameters(), limit)) for part in self.clipped or [self.model]]
         self._check(figures, max(norms), state["step"])
@@ -199,7 +214,7 @@ class Loop:
     def _check(self, figures: dict[str, float], norm: float, step: int) -> None:
         values = [*figures.values(), norm]
         if not all(abs(value) < float("inf") for value in values):
-            raise UserError(
+            raise StageError(
                 f"stage {self.name}: loss or gradient is not finite at step {step} ({figures}, gradient norm {norm}); "
                 f"lower its learning_rate ({self.schedule.learning_rate}) or use hardware.precision: fp32"
             )
@@ -208,11 +223,20 @@ class Loop:
         if self.score is None:
             raise UserError(f"stage {self.name}: select_every is set, but nothing to score by")
         self.model.eval()
-        score = self.score()
+        score = of_main_process(self.score())
         self.model.train()
         if state["best_score"] is None or score > state["best_score"]:
             best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
             state.update(best=best, best_score=score)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Of a device, or of the host as Python or torch's allocator say it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _backward(accelerator: Any, parts: float, loss: Tensor) -> None:
+    accelerator.backward(loss / parts)
 
 
 def make_accelerator(hardware: Hardware) -> Any:
@@ -221,8 +245,9 @@ def make_accelerator(hardware: Hardware) -> Any:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)
-    torch.set_num_threads(hardware.threads)
-    return Accelerator(mixed_precision="bf16" if hardware.precision == "bf16" else "no", cpu=hardware.device == "cpu")
+    accelerator = Accelerator(mixed_precision="bf16" if hardware.precision == "bf16" else "no", cpu=hardware.device == "cpu")
+    torch.set_num_threads(hardware.threads)  # accelerate chooses for itself where several processes share a machine
+    return accelerator
 
 
 def make_optimizer(model: nn.Module, schedule: Pace) -> torch.optim.Optimizer:
@@ -241,14 +266,12 @@ def seed_of(*parts: int | str) -> int:
     return int(hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:15], 16)
 
 
-def average_gradients(model: nn.Module, world: int) -> None:
+def average_gradients(model: nn.Module) -> None:
     """The mean over all processes of every gradient; all of them must have run the same sub-networks."""
-    import torch.distributed
-
+    if processes() == 1:
+        return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= world
+    flat = summed(torch.cat([gradient.reshape(-1) for gradient in gradients])) / processes()
     for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 

@@ -19,9 +19,10 @@ from methods.network import NetworkSpec
 from methods.recipe import Context, Hardware, StageRecord
 from methods.tasks.batches import Collate, training_batches
 from methods.tasks.task import AUGMENTED, Split
-from methods.training.checkpoint import file_digest, write_atomically
+from methods.training.checkpoint import CHECKPOINTS, file_digest, write_atomically, written_aside
 from methods.training.loop import Companion, Loop, MakeStepper, Rows, Step
 from methods.training.options import Pace, Schedule
+from methods.training.processes import is_main_process, join_processes, wait_for_everyone
 
 DONE = "stage.json"
 WEIGHTS = "weights.safetensors"
@@ -46,6 +47,7 @@ def run_stage(
     score: Callable[[], float] | None = None,
     stepper: MakeStepper | None = None,
     *,
+    companion: StageCompanion | None = None,
     augmented: bool = False,
 ) -> None:
     """Brings `model` to the state after stage `name`: from its finished weights, from a checkpoint, or from the start.
@@ -54,11 +56,12 @@ def run_stage(
     `augmented`: the rows' copies are read too, where there are any.
     """
     train = training_rows(context, schedule, augmented)
-    # the data's digest says whether copies are among them
-    fingerprint = {"settings": settings, "schedule": schedule.model_dump(exclude={"augmented"})}
+    # the data's digest says whether copies are among them, the settings which sub-networks are trained
+    fingerprint = {"settings": settings, "schedule": schedule.model_dump(exclude={"augmented", "sampler", "samples"})}
     schedule = schedule.model_copy(update={"rows": None})  # it limits the originals, not their copies
     stage = _Stage(context.folder, name, model, context.seed, context.hardware, context.record)
-    stage.run(lambda: collate.encode(train), train.digest, step, collate, schedule, flops, fingerprint, score=score, stepper=stepper)
+    more: dict[str, Any] = {"score": score, "stepper": stepper, "companion": companion}
+    stage.run(lambda: collate.encode(train), train.digest, step, collate, schedule, flops, fingerprint, **more)
 
 
 def train_stage(
@@ -92,8 +95,9 @@ def train_stage(
 class StageCompanion(Companion, Protocol):
     """A companion with results of its own."""
 
-    def write(self, folder: Path) -> None:
-        """Writes them into the stage's folder; called once, before the stage is marked as finished."""
+    def write(self, folder: Path) -> Sequence[str]:
+        """Writes them into the stage's folder; called once, before the stage is marked as finished. Returns the names of the files that
+        are read back: the mark covers them as it does the weights."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class _Stage:
         companion: StageCompanion | None = None,
         **more: Any,
     ) -> None:
+        join_processes(self.hardware)
         folder = self.folder / self.name
         fingerprint = {
             "stage": self.name,
@@ -137,27 +142,11 @@ class _Stage:
             figures = loop.run()
             record = StageRecord(self.name, int(figures["steps"]), int(figures["examples"]), figures["flops"], figures["seconds"])
             if is_main_process():
-                if companion is not None:
-                    companion.write(folder)
-                write_finished(folder, self.model, fingerprint, record)
+                results = () if companion is None else companion.write(folder)
+                write_finished(folder, self.model, fingerprint, record, results)
             wait_for_everyone()
         self.model.eval()
         self.record(record)
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that writes; always, where there is only one."""
-    from torch import distributed
-
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-
-
-def wait_for_everyone() -> None:
-    """All processes meet here."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
 
 
 def training_rows(context: Context, schedule: Schedule, augmented: bool = False) -> Split:
@@ -166,35 +155,64 @@ def training_rows(context: Context, schedule: Schedule, augmented: bool = False)
     return task.split(AUGMENTED if augmented and AUGMENTED in task.split_names else "train")
 
 
-def write_finished(folder: Path, model: nn.Module, fingerprint: dict[str, Any], record: StageRecord) -> None:
-    """The weights, then the mark that they are whole; checkpoints are no longer needed then."""
+def write_finished(folder: Path, model: nn.Module, fingerprint: dict[str, Any], record: StageRecord, results: Sequence[str] = ()) -> None:
+    """The weights, then the mark that they and the other `results` are whole; checkpoints are no longer needed then."""
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / (WEIGHTS + ".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, aside)
-    aside.replace(folder / WEIGHTS)
-    mark = {"sha256": file_digest(folder / WEIGHTS), "fingerprint": fingerprint, "record": vars(record)}
-    write_atomically(folder / DONE, json.dumps(mark, indent=1, default=str))
-    for name in ("a.pt", "b.pt", "checkpoint.json"):
+    with written_aside(folder / WEIGHTS) as aside:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, aside)
+    write_mark(folder, fingerprint, record, results, sha256=file_digest(folder / WEIGHTS))
+    for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
+
+
+def write_mark(folder: Path, fingerprint: dict[str, Any], record: StageRecord, results: Sequence[str] = (), **more: str) -> None:
+    """The mark that a stage is finished, with the digests of its other results than weights."""
+    files = {name: file_digest(folder / name) for name in results}
+    mark = {**more, "files": files, "fingerprint": fingerprint, "record": vars(record)}
+    write_atomically(folder / DONE, json.dumps(mark, indent=1, default=str))
 
 
 def read_finished(folder: Path, model: nn.Module, fingerprint: dict[str, Any]) -> StageRecord:
     """Loads a finished stage into `model`. Raises UserError where it is damaged or was made with other settings."""
-    try:
-        mark = json.loads((folder / DONE).read_text())
-        record = StageRecord(**mark["record"])
-        digest = file_digest(folder / WEIGHTS)
-        expected, made_with = mark["sha256"], dict(mark["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: the finished stage is damaged ({error}); remove the folder to train it anew") from error
-    if digest != expected:
-        raise UserError(f"{folder / WEIGHTS}: damaged, its SHA-256 differs from {DONE}; remove the folder to train this stage anew")
-    wanted = json.loads(json.dumps(fingerprint, default=str))
+    mark, record = read_mark(folder)
+    _check_digest(folder / WEIGHTS, mark.get("sha256"))
+    made_with, wanted = mark["fingerprint"], json.loads(json.dumps(fingerprint, default=str))
     different = [key for key in wanted if made_with.get(key) != wanted[key]]
     if different:
         raise UserError(f"{folder}: was trained with other {', '.join(different)}; choose another run folder, or remove this one")
     model.load_state_dict(load_file(folder / WEIGHTS))
     return record
+
+
+def read_mark(folder: Path) -> tuple[dict[str, Any], StageRecord]:
+    """The mark of a finished stage, and its record. Raises UserError where the mark or one of the results that it covers, weights left
+    out, is missing or damaged."""
+    path = folder / DONE
+    try:
+        mark: dict[str, Any] = json.loads(path.read_text())
+        record = StageRecord(**mark["record"])
+        mark["fingerprint"] = dict(mark["fingerprint"])
+        files = dict(mark.get("files", {}))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing, so that the stage does not count as finished; run it first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); {_remedy(folder)}") from error
+    for name, digest in files.items():
+        _check_digest(folder / name, digest)
+    return mark, record
+
+
+def _check_digest(path: Path, digest: Any) -> None:
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise UserError(f"{path}: missing or damaged ({error.strerror}); {_remedy(path.parent)}") from error
+    if found != digest:
+        raise UserError(f"{path}: damaged, its SHA-256 differs from {DONE}; {_remedy(path.parent)}")
+
+
+def _remedy(folder: Path) -> str:
+    return f"remove the folder {folder} to have this stage done anew"
 
 
 def epoch_flops(lengths: NDArray[Any], batch_size: int, seed: int, per_batch: Callable[[int, int], float]) -> float:

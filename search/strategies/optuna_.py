@@ -1,4 +1,4 @@
-"""Optuna's TPE and NSGA-II behind the interface of a strategy.
+"""Optuna's TPE, Gaussian process and NSGA-II behind the interface of a strategy.
 
 The study lives in memory: a run that goes on is told the same answers again, from the archive, and so stands where it stood. Every
 trial gets a fresh sampler seeded from (seed, trial number), so that a proposal depends on the trials before it alone.
@@ -11,18 +11,18 @@ import random
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import NSGAIISampler, TPESampler
-from optuna.study import Study
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from methods.space import Architecture, Choice, Value
 from search.strategies.strategy import Problem, Strategy, seed_of, unseen
 
-_REPEATS = 50
 Parameters = dict[str, Value]
 Told = tuple[float | None, Mapping[str, float]]
 
@@ -30,37 +30,46 @@ Told = tuple[float | None, Mapping[str, float]]
 class OptunaStrategy(Strategy):
     """Asks a study for assignments, decodes them, and answers by itself those that decode to an architecture proposed before.
 
-    The space's anchors come first. After many repeats in a row a random architecture that was not seen yet takes the next turn.
+    Anchors come first. After `repeats` repeats in a row a random architecture that was not seen yet takes the next turn. Quality is
+    maximised, `objectives` are the costs to be minimised beside it.
     """
 
-    directions: tuple[Literal["maximize", "minimize"], ...]
+    repeats = 50
 
     def __init__(self, problem: Problem) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.problem = problem
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.problem = replace(problem, objectives=self.objectives(problem))
         self._space = problem.space
         self._size = problem.space.size()
         self.distributions = {choice.name: _distribution(choice) for choice in self._space.choices}
-        self.study = optuna.create_study(directions=list(self.directions))
+        directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] * len(self.problem.objectives))]
+        self.study = optuna.create_study(directions=directions)
         self._told: dict[Architecture, Told] = {}
         self._waiting: dict[Architecture, list[optuna.Trial]] = {}
         self._trials = 0
         self._worst: float | None = None
-        self._given = deque(self._parameters(anchor) for anchor in self._space.anchors())
+        self._given = deque(self._parameters(anchor) for anchor in problem.anchors())
 
     @abstractmethod
+    def sampler(self, seed: int) -> BaseSampler:
+        """A fresh sampler."""
+
+    def objectives(self, problem: Problem) -> tuple[str, ...]:
+        """The costs that are minimised."""
+        return problem.objectives
+
     def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
         """A new trial of the study, from a fresh sampler: with the given parameters, else with those that the sampler proposes."""
-
-    @abstractmethod
-    def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:
-        """The values of the objectives, one per direction."""
+        if given is not None:
+            self.study.enqueue_trial(given)
+        self.study.sampler = self.sampler(seed)
+        return self.study.ask(self.distributions)
 
     def ask(self, count: int) -> list[Architecture]:
         asked: list[Architecture] = []
         repeats = 0
         while len(asked) < count and len(self._told) + len(self._waiting) < self._size:
-            if repeats >= _REPEATS and not self._leap():
+            if repeats >= self.repeats and not self._leap():
                 break
             trial, architecture = self._next()
             if architecture in self._told:
@@ -97,7 +106,7 @@ class OptunaStrategy(Strategy):
         for name, violation in violations.items():
             trial.set_constraint(name, violation)
         worst = 0.0 if self._worst is None else self._worst  # Samplers rank what exceeds a limit by its violations, not by this.
-        self.study.tell(trial, self.values(architecture, worst if score is None else score))
+        self.study.tell(trial, (worst if score is None else score, *self.problem.prices(architecture)))
 
     def _leap(self) -> bool:
         seen = self._told.keys() | self._waiting.keys()
@@ -112,54 +121,58 @@ class OptunaStrategy(Strategy):
 
 
 class Tpe(OptunaStrategy):
-    """Tree-structured Parzen estimator on quality alone, under the constraints."""
+    """Tree-structured Parzen estimator, under the constraints."""
 
-    directions = ("maximize",)
+    def sampler(self, seed: int) -> BaseSampler:
+        return TPESampler(seed=seed)
 
-    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
-        if given is not None:
-            self.study.enqueue_trial(given)
-        self.study.sampler = TPESampler(seed=seed)
-        return self.study.ask(self.distributions)
 
-    def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:  # noqa: ARG002
-        return (score,)
+class Gp(OptunaStrategy):
+    """Gaussian processes of quality, costs and constraints, and expected improvement: for few and dear evaluations, since a proposal takes
+    seconds after some hundred of them."""
+
+    repeats = 1  # Of a model that is sure of what it proposes; another fit would say the same.
+
+    def sampler(self, seed: int) -> BaseSampler:
+        return GPSampler(seed=seed, n_startup_trials=min(10, max(2, (self.problem.evaluations or 100) // 5)))
 
 
 class Nsga2(OptunaStrategy):
-    """NSGA-II on quality and one cost: FLOPs where they are limited or nothing is, else the first limited cost."""
-
-    directions = ("maximize", "minimize")
+    """NSGA-II, always on quality and costs: where no cost is an objective, on FLOPs if they are limited or nothing is, else on the first
+    limited cost."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        limits = list(problem.budget.limits())
-        self._cost = "max_flops" if "max_flops" in limits or not limits else limits[0]
         self._population = min(50, max(8, (problem.evaluations or 400) // 8))
 
-    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
-        self.study.sampler = _Giving(given, self._population, seed)
-        return self.study.ask(self.distributions)
+    def objectives(self, problem: Problem) -> tuple[str, ...]:
+        limits = list(problem.budget.limits())
+        return problem.objectives or ("max_flops" if "max_flops" in limits or not limits else limits[0],)
 
-    def values(self, architecture: Architecture, score: float) -> tuple[float, ...]:
-        return score, float(self.problem.cost_of(architecture).measured_against()[self._cost])
+    def sampler(self, seed: int) -> _Giving:
+        return _Giving(self._population, seed)
+
+    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
+        self.study.sampler = sampler = self.sampler(seed)
+        sampler.given = given
+        return self.study.ask(self.distributions)
 
 
 class _Giving(NSGAIISampler):
     """NSGA-II whose next trial may be given; enqueued in the study it would belong to no generation and never be a parent."""
 
-    def __init__(self, given: Parameters | None, population: int, seed: int) -> None:
+    def __init__(self, population: int, seed: int) -> None:
         super().__init__(population_size=population, seed=seed)
-        self._given_parameters = given
+        self.given: Parameters | None = None
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         sampled = super().sample_relative(study, trial, search_space)
-        given = self._given_parameters
+        given = self.given
         return sampled if given is None else {name: given[name] for name in search_space}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        if self._given_parameters is not None:
-            return self._given_parameters[param_name]
+        if self.given is not None:
+            return self.given[param_name]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 

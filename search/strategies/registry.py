@@ -33,8 +33,13 @@ _ENTRIES = {
     "exhaustive": Entry(_lazily("search.strategies.exhaustive", "Exhaustive"), None, reads_budget=False),
     "random": Entry(_lazily("search.strategies.random_", "Random"), 100),
     "tpe": Entry(_lazily("search.strategies.optuna_", "Tpe"), 100),
+    "gp": Entry(_lazily("search.strategies.optuna_", "Gp"), 100),
     "nsga2": Entry(_lazily("search.strategies.optuna_", "Nsga2"), 200),
+    "evolution": Entry(_lazily("search.strategies.evolution", "Evolution"), 200),
+    "predictor": Entry(_lazily("search.strategies.predictor", "Predictor"), 100),
 }
+AUTO, DEFAULT = "auto", "predictor"
+"""`auto` is exhaustive where that measures no more, else the default: the best of `python -m benchmarks.search`."""
 
 
 def register(name: str, entry: Entry) -> None:
@@ -51,10 +56,26 @@ def names() -> list[str]:
 def entry(name: str) -> Entry:
     """The strategy of that name. Raises UserError where there is none."""
     if name not in _ENTRIES:
-        raise UserError(f"search.strategy: {name!r} is unknown; there are {', '.join(_ENTRIES)}")
+        raise UserError(f"search.strategy: {name!r} is unknown; there are {', '.join((AUTO, *_ENTRIES))}")
     return _ENTRIES[name]
 
 
-def make(name: str, space: SearchSpace, seed: int, budget: Budget, cost_of: CostOf, evaluations: int | None = None) -> Strategy:
+def resolve(name: str, size: int, evaluations: int | None = None) -> str:
+    """What `auto` is for a space of that size and so many evaluations (None: the default's own number); any other name is itself."""
+    if name != AUTO:
+        return name
+    return "exhaustive" if size <= (evaluations or entry(DEFAULT).evaluations or 0) else DEFAULT
+
+
+def make(
+    name: str,
+    space: SearchSpace,
+    seed: int,
+    budget: Budget,
+    cost_of: CostOf,
+    evaluations: int | None = None,
+    objectives: tuple[str, ...] = (),
+) -> Strategy:
     """A fresh strategy. Raises UserError for an unknown name, or a space that it can't search."""
-    return entry(name).make(Problem(space, budget, cost_of, seed, evaluations))
+    found = entry(resolve(name, space.size(), evaluations))
+    return found.make(Problem(space, budget, cost_of, seed, evaluations, objectives))

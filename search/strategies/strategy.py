@@ -19,13 +19,36 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Problem:
-    """What a strategy may know: the space, the limits, what an architecture costs, and how many will be measured (None: no limit)."""
+    """What a strategy may know: the space, the limits, what an architecture costs, and how many will be measured (None: no limit).
+
+    `objectives`: costs, by the names of their limits, to be low beside a high quality: the front of them all is looked for. Without
+    any it is the best quality within the limits.
+    """
 
     space: SearchSpace
     budget: Budget
     cost_of: CostOf
     seed: int = 0
     evaluations: int | None = None
+    objectives: tuple[str, ...] = ()
+
+    def prices(self, architecture: Architecture) -> tuple[float, ...]:
+        """The costs that are objectives."""
+        used = self.cost_of(architecture).measured_against()
+        return tuple(float(used[name]) for name in self.objectives)
+
+    def fits(self, architecture: Architecture) -> bool:
+        """Whether it keeps within the limits."""
+        return self.budget.met_by(self.cost_of(architecture))
+
+    def anchors(self) -> list[Architecture]:
+        """The space's anchors that fit; where they are more than a third of what will be measured, so many, spread over their FLOPs."""
+        fitting = [anchor for anchor in dict.fromkeys(self.space.anchors()) if self.fits(anchor)]
+        most = len(fitting) if self.evaluations is None else self.evaluations // 3
+        if len(fitting) <= most:
+            return fitting
+        by_size = sorted(fitting, key=lambda anchor: self.cost_of(anchor).flops)
+        return [by_size[i * (len(by_size) - 1) // max(1, most - 1)] for i in range(most)]
 
 
 class Strategy(ABC):

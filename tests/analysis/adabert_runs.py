@@ -47,8 +47,8 @@ def own_rule_run(path: Path, alarm: bool = True) -> Folder:
         run.searched("adabert", "small", 1, 1.0, seed, "alpha")
         diagnosed(path, seed, alarm)
     for which, quality in zip(DRAWN, RANDOM, strict=True):
-        run.control("random", which, quality, costs(0.95))
-        run.measure(which, 1 - quality, "search", cost=costs(0.95))
+        run.control("random", which, quality, costs(0.57))
+        run.measure(which, 1 - quality, "search", cost=costs(0.57))
     run.control("bag-of-embeddings", Architecture.of("bag-of-embeddings", {"width": 8}), 0.70, costs(0.1))
     run.control("fixed-cnn", CNN, 0.95, costs(0.9))
     run.stage("adabert floor", "bag-of-embeddings", 5, 7e11)

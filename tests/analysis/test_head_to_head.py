@@ -170,7 +170,7 @@ def test_without_predictions_there_is_no_test(tmp_path: Path) -> None:
 def test_without_random_architectures_nothing_is_claimed(tmp_path: Path) -> None:
     one_winner(tmp_path, quality=0.9)
     assert "no random architecture with 90 % to 100 % of the limit was measured" in only(tmp_path)[1]
-    assert only(tmp_path, "random (dynabert)")[0].why["quality"] == "none measured in 90-100 % of the limit"
+    assert only(tmp_path, "random (dynabert)")[0].why["quality"] == "none measured with 90 % to 100 % of the limit"
 
 
 def test_finished_networks_are_ranked_before_shared_weights(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from methods import UserError
 from search.archive import Archive
 from search.selections import Selection, facts, keep_selection, selections
 from tests.analysis.adabert_runs import ALPHA, CNN, LIMITS, RANDOM, STRATEGY, cell, own_rule_run, search_log
-from tests.analysis.runs import Folder, small_run
+from tests.analysis.runs import Folder, costs, small_run
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +149,19 @@ def test_mistakes_in_the_picture_of_a_search(tmp_path: Path) -> None:
         log.write_text(damage)
         with pytest.raises(UserError, match=f"alpha.csv: {said}"):
             alpha(tmp_path / "run", tmp_path / "a")
+
+
+def test_random_networks_are_those_at_the_cost_of_what_the_own_rule_found(tmp_path: Path) -> None:
+    """Drawn at 90 to 100 % of 0.6 of the limit; a way whose network costs something else is not set against them."""
+    run = own_rule_run(tmp_path)
+    dear = cell(3, *["conv_3"] * 4)
+    run.control("random", cell(1, "conv_3", "identity", "identity", "identity"), 0.1, costs(0.95))
+    for kind, split in (("shared", "search"), ("finished", "validation")):
+        run.measure(dear, 0.8, split, kind, costs(1.0), seed=0)
+    keep_selection(run.archive, Selection("sst2", "adabert", 0, "tpe", LIMITS, dear))
+    found = head_to_head(tmp_path)
+    assert row(found, "random (adabert)").quality == pytest.approx(0.84), "the one that costs 95 % of the limit is not among them"
+    d11 = {d.row: d for d in found.diagnoses if d.name == "D11"}
+    assert d11["adabert (alpha)"].value["n"] == len(RANDOM)
+    assert d11["adabert (tpe search)"].value is None, "of seed 2 alone there is no random network"
+    assert "with 90 % to 100 % of its cost" in " ".join(found.render().split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from methods.tasks.head import Head
 TINY = BackboneConfig(
     vocabulary=50, positions=40, types=2, hidden=24, layers=6, heads=4, intermediate=40, dropout=0.0, attention_dropout=0.0
 )
+ROBERTA = replace(TINY, types=1, layer_norm_eps=1e-5, padding_id=1, family="roberta")
 CLASSES = Head("classification", 3)
 NASBERT = {"sublayers": 6, "blocks": 3, "hidden_sizes": [8, 16], "head_size": 8, "embedding_sizes": [8, 16]}
 ADABERT = {"cells": 3, "nodes": 2, "width": 12}
@@ -99,9 +100,11 @@ def architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Archite
 CASES = [
     Case("dynabert", "dynabert"),
     Case("dynabert-keep-top", "dynabert", {"depth_rule": "keep_top", "widths": [0.25, 0.5, 1.0], "depths": [0.34, 0.67, 1.0]}),
+    Case("dynabert-elastic", "dynabert", {"space": "elastic"}),
     Case("dynabert-regression", "dynabert", head=Head("regression", 1, pair=True)),
     Case("dynabert-span", "dynabert", head=Head("span")),
     Case("dynabert-mlm", "dynabert", head=Head("mlm")),
+    Case("dynabert-roberta", "dynabert", backbone=ROBERTA),
     Case("nasbert", "nasbert", NASBERT),
     Case("nasbert-regression", "nasbert", NASBERT, head=Head("regression", 1)),
     Case("adabert", "adabert", ADABERT, certain=one_hot),

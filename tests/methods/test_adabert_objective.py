@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from methods.adabert.cells import Mixing
 from methods.adabert.efficiency import Efficiency, operation_costs
 from methods.adabert.expectation import kept_probabilities
 from methods.adabert.mapping import teacher_layer
-from methods.adabert.objective import Objective, distillation_loss, label_loss, layer_weights
+from methods.adabert.objective import Objective, distance, distillation_loss, label_loss, layer_weights
 from methods.adabert.options import AdaBertOptions, LossOptions, SearchOptions, SpaceOptions, Temperature
 from methods.adabert.relaxation import Relaxation, one_hot, relaxed
 from methods.adabert.sampling import SAMPLERS, means, temperature
@@ -289,13 +291,39 @@ def test_half_an_efficiency_is_refused(change: dict[str, Any]) -> None:
         LossOptions(efficiency="budget", limits={"max_params": "1X"})
 
 
-def test_the_price_of_a_certain_architecture_is_that_of_its_kept_edges() -> None:
+@pytest.mark.parametrize(("normaliser", "edges"), [("softmax", 4), ("share", 1)])
+def test_the_price_of_a_certain_architecture_is_that_of_its_kept_edges(normaliser: str, edges: int) -> None:
+    """Their mean; shares of the supernet add up."""
     supernet = supernet_of()
-    efficiency = Efficiency(supernet, LossOptions(beta=2.0), 16)
+    efficiency = Efficiency(supernet, LossOptions.model_validate({"beta": 2.0, "normaliser": normaliser}), 16)
     architecture = supernet.space.architecture(2, [[(0, "conv_3"), (1, "identity")], [(0, "conv_7"), (2, "max_pool_3")]])
     table = dict(zip(supernet.space.options.operations, efficiency.costs.tolist(), strict=True))
     expected = 2.0 * 2 / 3 * sum(table[name] for name in ("conv_3", "identity", "conv_7", "max_pool_3"))
-    assert float(efficiency.loss(one_hot(supernet.space, architecture))) == pytest.approx(expected)
+    assert float(efficiency.loss(one_hot(supernet.space, architecture))) == pytest.approx(expected / edges)
+
+
+def test_the_dearest_network_of_the_paper_costs_less_than_half() -> None:
+    """Reproduced scale of the TensorFlow re-release: beta = 4 prices all eight cells of the dearest operation at 0.43."""
+    supernet = AdaBertSupernet(AdaBertSpace(SpaceOptions(width=128)), TINY, PAIR)
+    efficiency = Efficiency(supernet, LossOptions(), 128)
+    dearest = supernet.space.architecture(8, [[(0, "conv_7"), (1, "conv_7")]] * 3)
+    assert float(efficiency.loss(one_hot(supernet.space, dearest))) == pytest.approx(4 * 0.10763, abs=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), temperature=st.sampled_from([1.0, 2.0]))
+def test_without_the_teachers_entropy_weights_learn_the_same_and_a_perfect_student_costs_nothing(seed: int, temperature: float) -> None:
+    g = torch.Generator().manual_seed(seed)
+    teacher, start = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    found = []
+    for kept in ("kept", "subtracted"):
+        student = start.float().requires_grad_()
+        options = LossOptions.model_validate({"temperature": temperature, "teacher_entropy": kept})
+        distance(CLASSES, student, teacher.float(), options).sum().backward()
+        found.append(student.grad)
+        perfect = distance(CLASSES, teacher.float(), teacher.float(), options)
+        assert (perfect.abs() < 1e-5).all() if kept == "subtracted" else (perfect > 0).all()
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from methods.adabert.sampling import SAMPLERS
 from methods.adabert.search_data import divide, search_rows
 from methods.adabert.search_diagnostics import agreement, collapsed, curvature, drift, loss_shares, starved, undecided
 from methods.adabert.search_step import SearchStep
-from methods.adabert.steppers import SearchStepper, learning_rate
+from methods.adabert.steppers import SearchStepper, WeightStepper, learning_rate
 from methods.adabert.supernet import AdaBertSupernet
 from methods.backbone import Backbone
 from methods.errors import UserError
@@ -238,6 +238,26 @@ def test_the_unrolled_gradient_is_that_of_the_step_ahead() -> None:
     assert not torch.allclose(exact, 5 * before), "the step ahead matters"
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_table_of_words_is_stepped_as_any_parameter_also_where_others_had_no_gradient_yet(name: str) -> None:
+    options = Optimiser.model_validate({"name": name, "weight_decay": 0.01, "clip": 1e9})
+    g = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=g) for shape in ((1001, 1000), (3,), (2, 2))]
+    ours, theirs = ([torch.nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    how = {"momentum": options.beta1} if name == "sgd" else {"betas": (options.beta1, options.beta2)}
+    plain, stepper = kinds[name](theirs, options.learning_rate, weight_decay=0.01, **how), WeightStepper(ours, options, 4)
+    for step in range(4):
+        for own, their in zip(ours, theirs, strict=True):
+            resting = own.shape == (3,) and step < 2
+            own.grad = their.grad = None if resting else torch.randn(own.shape, generator=g)
+        plain.param_groups[0]["lr"] = stepper.rate
+        stepper.step()
+        plain.step()
+    for own, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, their, rtol=1e-5, atol=1e-6)
+
+
 def test_learning_rates_and_clipping_are_each_their_own() -> None:
     o = Optimiser(learning_rate=1.0, final_learning_rate=0.2)
     assert [learning_rate(o, step, 5) for step in (0, 2, 4)] == pytest.approx([1.0, 0.6, 0.2])
@@ -271,11 +291,23 @@ def test_diagnostics_by_hand() -> None:
     early = undecided(rows_of([(1.0, 1.0, 1.0), (1.0, 0.1, 1.0), *[(0.5, 0.1, 0.5)] * 8]), 10)
     assert early["alarm"] and early["why"].endswith("node0.1")
     assert [collapsed(free, 4)["alarm"] for free in (0, 1, 2, 4)] == [False, False, True, True]
-    assert [drift({"K=1": 0.0, "node0.0.a": 1.0}, {"K=1": x, "node0.0.a": 1.1})["alarm"] for x in (0.1, 0.3)] == [True, False]
+    first = {"K=1": 0.0, "K=2": 0.0, "node0.0.a": 1.0}
+    found = [drift(first, {"K=1": k, "K=2": 0.0, "node0.0.a": 1.0 + a}) for k, a in ((0.3, 0.3), (0.3, 0.1), (0.1, 0.3))]
+    assert [d["alarm"] for d in found] == [False, True, True] and found[1]["value"] == pytest.approx({"max": 0.1, "median": 0.1, "K": 0.3})
+    assert found[1]["why"].endswith("the selection of operations is noise") and found[2]["why"].endswith("of depth is noise")
     assert starved([80.0, 10.0, 10.0], 3)["value"]["reached"] == pytest.approx([1.0, 0.2, 0.1])
     assert [starved([80.0, 10.0, 10.0], cells)["alarm"] for cells in (1, 2, 3)] == [False, False, True]
-    assert [agreement([{"cosine": 1.0}, {"cosine": x}])["alarm"] for x in (0.0, -0.9)] == [False, True]
-    shares = {"step": 0.0, "cosine": 0.0, "labels.edges": 0.5, "labels.depth": 0.1, "efficiency.edges": 0.5, "efficiency.depth": 0.9}
+    assert [agreement([{"cosine": 1.0, "cells": 2.0}, {"cosine": x, "cells": 2.0}])["alarm"] for x in (0.0, -0.9)] == [False, True]
+    assert agreement([{"cosine": -1.0, "cells": 2.0}, {"cosine": 1.0, "cells": 1.0}])["value"] is None, "one cell disagrees with none"
+    shares = {
+        "step": 0.0,
+        "cells": 2.0,
+        "cosine": 0.0,
+        "labels.edges": 0.5,
+        "labels.depth": 0.1,
+        "efficiency.edges": 0.5,
+        "efficiency.depth": 0.9,
+    }
     assert loss_shares([shares])["alarm"] and "0.900 of that of depth" in loss_shares([shares])["why"]
     assert not loss_shares([{**shares, "efficiency.depth": 0.3}])["alarm"]
     assert [curvature([1.0, 2.0], fired)["alarm"] for fired in (0, 1)] == [False, True]

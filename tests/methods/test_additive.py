@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods import additive
-from methods.additive import Chain, Found, Group, front, least, top
+from methods.additive import Chain, Found, Group, front, least, most_rows, top
 
 few = settings(max_examples=200, deadline=None, derandomize=True)
 Problem = tuple[list[Chain], list[float]]
@@ -180,6 +180,17 @@ def test_tables_that_do_not_fit_together_are_refused() -> None:
         Group(state, cost, np.array([1.0, inf]))
     with pytest.raises(ValueError, match="link at every border, got 2 and 0"):
         Chain((Group(state, cost, score),) * 2, ())
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 5])
+def test_most_rows_is_where_the_search_ends(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(additive, "LARGEST_HALF", 120)
+    most = most_rows(groups)
+    assert most == {1: 120, 2: 120, 3: 10, 4: 10, 5: 4}[groups]
+    rng = np.random.default_rng(0)
+    assert len(top([chain_of(rng, [most] * groups, 1, 1, kinds=28)], [inf], 1)) == 1
+    with pytest.raises(ValueError, match="too many"):
+        top([chain_of(rng, [most + 1] * groups, 1, 1, kinds=28)], [inf], 1)
 
 
 def test_halves_too_large_to_be_listed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

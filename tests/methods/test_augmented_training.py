@@ -12,7 +12,7 @@ import torch
 
 from methods.backbone import Backbone
 from methods.baselines.truncated import TruncatedOptions, train_truncated, truncated_architectures
-from methods.dynabert.options import DynaBertOptions
+from methods.dynabert.options import DynaBertOptions, SampledStage
 from methods.dynabert.recipe import DynaBertRecipe
 from methods.errors import UserError
 from methods.evaluation import weights_digest
@@ -75,7 +75,7 @@ def test_a_stage_reads_them_where_it_is_asked_to(task: Task, backbone: Backbone,
 def trained(where: Context, **changes: Any) -> tuple[str, dict[str, Any], list[StageRecord]]:
     """DynaBERT's weights, the marks of its stages, its records."""
     records = list[StageRecord]()
-    options = DynaBertOptions(widths=(0.5, 1.0), depths=(0.5, 1.0), rewiring=False, final=Schedule(**FAST), **changes)
+    options = DynaBertOptions(widths=(0.5, 1.0), depths=(0.5, 1.0), rewiring=False, final=SampledStage(**FAST), **changes)
     supernet = DynaBertRecipe(options).train(replace(where, record=records.append))
     marks = {name: json.loads((where.folder / name / "stage.json").read_text()) for name in ("width", "width-and-depth", "final")}
     return weights_digest(supernet), marks, records

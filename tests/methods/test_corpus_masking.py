@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from methods.backbone import Backbone
 from methods.corpus.corpus import Corpus
 from methods.corpus.masked_words import evaluate_masked_words, masked_batches, masked_word_logits, masked_word_loss, masked_words_of
 from methods.corpus.masking import Masker
+from methods.corpus.packing import Packed
 from methods.errors import UserError
 from methods.nasbert.networks import teacher_spec
 from methods.network import Network
@@ -79,6 +81,29 @@ def test_masks_come_from_the_generator_or_the_global_one() -> None:
     state = torch.get_rng_state()
     assert torch.equal(MASKER(batch, torch.Generator().manual_seed(7))["labels"], one)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rows_without_a_word_are_left_out() -> None:
+    """Row 1 is unknown words and row 3 padding alone; the others are asked for the same words in batches of any size."""
+    ids = words(5, 12)["input_ids"]
+    ids[1], ids[3] = 1, 0
+    known = [0, 2, 4]
+    together = list(masked_batches(packed_rows(ids), MASKER, 5))
+    assert len(together) == 1 and bool((together[0]["labels"] >= 0).any(dim=1).all())
+    assert torch.equal(torch.where(together[0]["labels"] >= 0, together[0]["labels"], together[0]["input_ids"]), ids[known])
+    for size in (1, 2, 3):
+        apart = list(masked_batches(packed_rows(ids), MASKER, size))
+        assert all(torch.equal(torch.cat([batch[name] for batch in apart]), together[0][name]) for name in together[0])
+    assert [len(batch["labels"]) for batch in masked_batches(packed_rows(ids), MASKER, 2, batches=2)] == [1, 1]
+    with pytest.raises(UserError, match="no known word to mask"):
+        list(masked_batches(packed_rows(ids[[1, 3]]), MASKER, 2))
+
+
+def packed_rows(ids: torch.Tensor) -> Packed:
+    """Sequences whose insides are these rows."""
+    packed = Packed(ids[:, 1:-1].flatten().numpy().astype(np.uint16), ids.shape[1], first=2, last=3)
+    ids[:, 0], ids[:, -1] = 2, 3
+    return packed
 
 
 def make_network(backbone: Backbone, seed: int = 0) -> Network:

@@ -121,11 +121,9 @@ def test_dropout_scales_with_the_width_on_request() -> None:
     assert [(p.dropout, p.attention_dropout) for p in layers if p.kind == "self_attention"] == [(0.1, 0.05), (0.2, 0.1)]
 
 
-
-
-def occupancy(bound: str, length: int = 128) -> list[int]:
+def occupancy(bound: str, length: int = 128, policy: str = "equal_width") -> list[int]:
     classes, table = path_classes(PAPER), PAPER.tables(BERT_BASE, CLASSES, length).operation[:, :-1]
-    place = bin_of_classes(classes.costs(table[..., 1]), classes.costs(table[..., 2]), classes.paths, 10, "equal_width", bound)  # type: ignore[arg-type]
+    place = bin_of_classes(classes.costs(table[..., 1]), classes.costs(table[..., 2]), classes.paths, 10, policy, bound)  # type: ignore[arg-type]
     return [int(classes.paths[place == b].sum()) for b in range(10)]
 
 
@@ -152,10 +150,26 @@ def test_classes_count_the_paths() -> None:
 
 
 def test_quantile_bins_are_about_equal() -> None:
-    classes, table = path_classes(PAPER), PAPER.tables(BERT_BASE, CLASSES, 128).operation[:, :-1]
-    place = bin_of_classes(classes.costs(table[..., 1]), classes.costs(table[..., 2]), classes.paths, 10, "quantile", "upper")
-    counts = [float(classes.paths[place == b].sum()) for b in range(10)]
+    counts = occupancy("none", policy="quantile")
     assert sum(counts) == 97_650 and all(abs(n - 9_765) < 1_500 for n in counts)
+    assert 0 < sum(occupancy("both", policy="quantile")) < sum(occupancy("upper", policy="quantile")) < 97_650
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=12), st.integers(1, 6))
+@few
+def test_quantile_bins_bound_latency_by_rank(rows: list[tuple[int, int, int]], bins: int) -> None:
+    """By definition: bin b holds what between b / B and (b + 1) / B of the paths are at most as large as; classes are as their paths."""
+    parameters, latency, count = (np.array(column) for column in zip(*rows, strict=True))
+    whole, slow = np.repeat(parameters, count), np.repeat(latency, count)
+    for bound in ("none", "upper", "both"):
+        found = bin_of_classes(parameters, latency, count.astype(float), bins, "quantile", bound)  # type: ignore[arg-type]
+        apart = bin_of_classes(whole, slow, np.ones(len(whole)), bins, "quantile", bound)  # type: ignore[arg-type]
+        assert np.repeat(found, count).tolist() == apart.tolist()
+        for p, t, b in zip(whole, slow, apart, strict=True):
+            size, time = (-(-int((costs <= value).sum()) * bins // len(whole)) - 1 for costs, value in ((whole, p), (slow, t)))
+            kept = {"none": True, "upper": time <= size, "both": time == size}[bound]
+            assert b == (size if kept else -1)
+        assert bound == "both" or (apart[whole == whole.max()] == bins - 1).all()
 
 
 @given(st.lists(st.integers(0, 9000), min_size=1, max_size=4), st.integers(1, 12), st.sampled_from([0, 1, 50, 2000]), st.floats(0.05, 1))

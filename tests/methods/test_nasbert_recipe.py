@@ -20,7 +20,7 @@ from methods.nasbert.recipe import NasBertRecipe
 from methods.nasbert.space import space_of
 from methods.recipe import Context, CorpusContext, Estimate, StageRecord, serves
 from methods.tasks.task import ClosedSplit, Task
-from tests.methods.test_nasbert_training import SHRINKING, SIZES, TRAINING
+from tests.methods.test_nasbert_training import SHRINKING, SIZES, TRAINING, spoilt
 
 STEPS = {"batch_size": 4, "length": 12, "optimiser": {"learning_rate": 0.003, "warmup_steps": 0}}
 OPTIONS = NasBertOptions.model_validate(
@@ -124,7 +124,22 @@ def test_run_again_everything_is_read_back(run: Run, tiny_backbone: Backbone, ti
     supernet = again.recipe.train(again.corpus)
     assert weights_digest(supernet) == weights_digest(run.supernet)  # type: ignore[attr-defined]
     assert [r.stage for r in again.records] == ["supernet", "shrinking", "tables"]
-    assert all(a in run.records for a in again.records) and again.shared == run.shared[:1]
+    assert all(a in run.records for a in again.records) and set(again.shared) == set(run.shared)
+
+
+def test_every_seed_hears_what_the_shared_teacher_cost(run: Run) -> None:
+    heard: list[StageRecord] = []
+    run.recipe._teacher(replace(run.corpus, seed=1, record_shared=heard.append))
+    assert [record.stage for record in heard] == ["teacher"] and heard == run.shared[:1] and heard[0].flops > 0
+
+
+@pytest.mark.parametrize("name", ["stage.json", "losses.csv"])
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_tables_that_are_not_whole_are_not_read(run: Run, name: str, damage: str) -> None:
+    path = run.corpus.folder / "tables" / name
+    with spoilt(path, damage), pytest.raises(UserError, match=rf"tables/{name}: .*{damage}"):
+        run.estimates()
+    assert run.estimates().best(Budget(max_flops=150_000), 1)
 
 
 def test_a_block_can_be_trained_by_a_process_of_its_own(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,13 @@ import torch
 
 from methods.backbone import Backbone
 from methods.corpus.corpus import Corpus
+from methods.errors import UserError
 from methods.evaluation import weights_digest
+from methods.latency import LatencyTable, Timing, key_of
 from methods.nasbert import supernet_stage
 from methods.nasbert.block_training import BlockwiseStep
 from methods.nasbert.losses import BlockLosses
-from methods.nasbert.networks import teacher_spec
+from methods.nasbert.networks import operation, teacher_spec
 from methods.nasbert.options import NasBertOptions
 from methods.nasbert.paths import Paths
 from methods.nasbert.ranking import HeldOut, block_error, path_losses, teacher_states, walked
@@ -167,6 +172,57 @@ def test_blocks_trained_apart_come_out_as_those_trained_together(
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("supernet")) == ["supernet-1", "supernet-2"]
 
 
+@contextmanager
+def spoilt(path: Path, damage: str) -> Iterator[None]:
+    """The file is missing, or has another last character, and is whole again afterwards."""
+    good = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes(good[:-2] + b"?" + good[-1:])
+    try:
+        yield
+    finally:
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize("name", ["survivors.json", "shrinking.json", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_what_is_not_whole_is_named(
+    trained: tuple[Path, str, Any], tiny_backbone: Backbone, tiny_corpus: Corpus, name: str, damage: str
+) -> None:
+    folder, _, _ = trained
+    with spoilt(folder / "supernet" / name, damage), pytest.raises(UserError, match=rf"supernet/{name}: .*{damage}.*; remove the folder"):
+        train(make_context(folder, tiny_backbone, tiny_corpus), options_of())
+
+
+def test_a_latency_table_is_known_by_what_it_holds(tiny_backbone: Backbone, tiny_corpus: Corpus, tmp_path: Path) -> None:
+    """A table that was moved is the same one; one that was edited is another."""
+    context, times = make_context(tmp_path / "run", tiny_backbone, tiny_corpus), clock(options_of(), tiny_backbone)
+    for name in ("here", "there"):
+        times.save(tmp_path / f"{name}.json")
+    timing = {part: timing.model_copy(update={"mean": timing.mean / 2}) for part, timing in times.parts.items()}
+    times.model_copy(update={"parts": timing}).save(tmp_path / "edited.json")
+
+    def by(name: str) -> str:
+        shrinking = {**SHRINKING, "latency": str(tmp_path / f"{name}.json")}
+        options = NasBertOptions.model_validate({**SIZES, "supernet": {**TRAINING, "epochs": 1}, "shrinking": shrinking})
+        return weights_digest(train(context, options)[0])
+
+    assert by("here") == by("there")
+    with pytest.raises(UserError, match="trained with other settings"):
+        by("edited")
+
+
+def clock(options: NasBertOptions, backbone: Backbone) -> LatencyTable:
+    """Times of all operations of the space."""
+    space, eps = space_of(options, backbone.config), backbone.config.layer_norm_eps
+    parts = [operation(name, hidden, eps, space.settings) for name in space.operations for hidden in space.hidden_sizes]
+    pieces = [piece for part in parts for piece in part.pieces(0)]
+    timing = Timing(mean=1e-3, std=0.0, p10=1e-3, p50=1e-3, p90=1e-3, n=1)
+    made_with = {"processor": "x", "cores": 1, "system": "x", "torch": "x", "backend": "torch", "threads": 1, "dtype": "float32"}
+    fingerprint = {**made_with, "batch": 1, "length": 12}
+    about = {"name": "clock", "measured_at": "x", "scale": 1.0, "fixed": 0.0, "calibrated_on": 0, "held_out": None}
+    return LatencyTable.model_validate({**about, "fingerprint": fingerprint, "parts": {key_of(piece): timing for piece in pieces}})
+
+
 class StoppedError(Exception):
     pass
 
@@ -222,6 +278,11 @@ def test_tables_hold_the_loss_of_every_survivor(
     monkeypatch.setattr(supernet_stage, "_best_of_block", None)  # what is there already is not measured again
     make_tables(replace(context, record=records.append), options, space, supernet, teacher, survivors)
     assert records[-1] == records[-2] and records[-1].stage == "tables"
+    for name, damage in itertools.product(("stage.json", "losses.csv"), ("missing", "damaged")):
+        if (name, damage) == ("stage.json", "missing"):  # then it is to be measured
+            continue
+        with spoilt(folder / "tables" / name, damage), pytest.raises(UserError, match=rf"tables/{name}: .*{damage}.*; remove the folder"):
+            make_tables(context, options, space, supernet, teacher, survivors)
 
 
 def test_two_processes_draw_the_same_paths(tmp_path: Path) -> None:

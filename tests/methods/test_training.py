@@ -17,13 +17,13 @@ from methods.backbone import Backbone
 from methods.dynabert.options import DynaBertOptions
 from methods.dynabert.recipe import DynaBertRecipe
 from methods.dynabert.space import full_spec
-from methods.errors import UserError
+from methods.errors import StageError, UserError
 from methods.evaluation import evaluate, weights_digest
 from methods.network import Network, task_loss
 from methods.recipe import Context, Hardware, StageRecord
 from methods.tasks.batches import joint
 from methods.tasks.task import ClosedSplit, Task
-from methods.training.checkpoint import load_checkpoint
+from methods.training.checkpoint import load_checkpoint, write_atomically, written_aside
 from methods.training.initialisation import initialise, load_backbone
 from methods.training.loop import Loop
 from methods.training.options import Schedule, linear_rate
@@ -108,6 +108,22 @@ def test_damaged_checkpoints_are_named(tiny_backbone: Backbone, tiny_task: Task,
     assert (tmp_path / "x" / "a.pt").read_bytes() == b"nothing", "nothing is overwritten"
 
 
+def test_what_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "mark.json.part"
+    theirs.write_text("half of")
+    write_atomically(tmp_path / "mark.json", "mine")
+    assert (tmp_path / "mark.json").read_text() == "mine" and theirs.read_text() == "half of"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "mark.json", "before")
+    with pytest.raises(StoppedError), written_aside(tmp_path / "mark.json") as aside:
+        aside.write_text("half of")
+        raise StoppedError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("mark.json", "before")]
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         make_loop(tiny_backbone, tiny_task, tmp_path, stop_at=3).run()
@@ -118,7 +134,30 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_backbone: Backbone, tiny
 def test_a_loss_that_is_no_number_stops_the_stage(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
     loop = make_loop(tiny_backbone, tiny_task, tmp_path)
     loop.step = lambda batch, backward: {"loss": float("nan")}
-    with pytest.raises(UserError, match=r"not finite at step 0.*learning_rate"):
+    with pytest.raises(StageError, match=r"not finite at step 0.*learning_rate"):
+        loop.run()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no"), RuntimeError("DefaultCPUAllocator: no")]
+)
+def test_no_memory_left_stops_the_stage(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path, error: Exception) -> None:
+    def full(batch: object, backward: object) -> dict[str, float]:
+        raise error
+
+    loop = make_loop(tiny_backbone, tiny_task, tmp_path)
+    loop.step = full
+    with pytest.raises(StageError, match=r"out of memory; lower its batch_size \(\d+\)"):
+        loop.run()
+
+
+def test_another_error_is_no_lack_of_memory(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:
+    def wrong(batch: object, backward: object) -> dict[str, float]:
+        raise RuntimeError("sizes differ")
+
+    loop = make_loop(tiny_backbone, tiny_task, tmp_path)
+    loop.step = wrong
+    with pytest.raises(RuntimeError, match="sizes differ"):
         loop.run()
 
 

@@ -14,6 +14,7 @@ from methods.errors import UserError
 from methods.space import Architecture
 from search import loop
 from search.archive import Archive
+from search.front import widest
 from search.limits import check_budget
 from search.loop import SearchResult, one_by_one, search
 from search.measurement import Measurement
@@ -41,7 +42,14 @@ class Desk:
             yield measured(architecture, self.space), Predictions(np.arange(3), logits)
 
 
-def run(desk: Desk, archive: Archive, budgets: list[Budget], strategy: str = "random", evaluations: int | None = 20) -> SearchResult:
+def run(
+    desk: Desk,
+    archive: Archive,
+    budgets: list[Budget],
+    strategy: str = "random",
+    evaluations: int | None = 20,
+    objectives: tuple[str, ...] = (),
+) -> SearchResult:
     return search(
         desk.space,
         desk,
@@ -52,6 +60,7 @@ def run(desk: Desk, archive: Archive, budgets: list[Budget], strategy: str = "ra
         cost_of=costs_of(desk.space),
         known=lambda a: archive.find(a.id, "toy", "s", "w", "shared"),
         commit=archive.add,
+        objectives=objectives,
     )
 
 
@@ -61,7 +70,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         yield opened
 
 
-@pytest.mark.parametrize("strategy", ["exhaustive", "random", "tpe", "nsga2"])
+@pytest.mark.parametrize("strategy", ["exhaustive", "random", "tpe", "nsga2", "evolution", "predictor"])
 def test_what_exceeds_the_budget_is_never_evaluated(strategy: str, archive: Archive) -> None:
     budget, cost_of, desk = share(SMALL, 0.4), costs_of(SMALL), Desk(SMALL)
     result = run(desk, archive, [budget], strategy, None)
@@ -81,7 +90,7 @@ def test_everything_measured_is_committed_with_its_predictions(archive: Archive)
     assert kept is not None and kept.logits[0, 0] == np.float32(result.measurements[7].quality)
 
 
-@pytest.mark.parametrize("strategy", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("strategy", ["random", "tpe", "nsga2", "evolution", "predictor"])
 @pytest.mark.parametrize("breaks", [1, 13, 21])
 def test_an_interrupted_search_goes_the_same_way(strategy: str, breaks: int, archive: Archive, tmp_path: Path) -> None:
     budgets = [share(LARGE, 0.4), share(LARGE, 0.6)]
@@ -122,6 +131,36 @@ def test_an_exhaustive_search_serves_all_budgets_in_one_pass(archive: Archive) -
     result = run(desk, archive, [tight, wide], "exhaustive", None)
     assert len(result.passes) == 1 and result.passes[0].label == ""
     assert desk.asked == [a for a in SMALL.enumerate() if wide.met_by(cost_of(a))]
+
+
+@pytest.mark.parametrize("strategy", ["random", "nsga2", "evolution", "predictor"])
+def test_a_front_is_searched_once_for_all_budgets_within_the_widest(strategy: str, archive: Archive) -> None:
+    tight, wide, cost_of, desk = share(LARGE, 0.2), share(LARGE, 0.6), costs_of(LARGE), Desk(LARGE)
+    result = run(desk, archive, [tight, wide], strategy, 30, ("max_flops",))
+    assert [p.budgets for p in result.passes] == [(tight, wide)] and result.passes[0].label == ""
+    assert len(desk.asked) == 30 == len(result.measurements)
+    assert all(wide.met_by(cost_of(a)) for a in desk.asked)
+    assert {tight.met_by(cost_of(a)) for a in desk.asked} == {True, False}
+
+
+def test_the_widest_limits_are_those_that_all_budgets_have() -> None:
+    phone, tablet = Budget(max_flops=3, max_params=5, max_latency={"a": 1}), Budget(max_flops=4, max_latency={"a": 2, "b": 1})
+    assert widest([phone, tablet]) == Budget(max_flops=4, max_latency={"a": 2})
+    assert widest([phone]) == phone
+    assert widest([Budget(max_flops=3), Budget(max_params=5)]) == Budget()
+
+
+def test_an_unknown_objective_is_refused_before_anything_is_asked(archive: Archive) -> None:
+    desk = Desk(LARGE)
+    with pytest.raises(UserError, match=r"search\.objectives: no cost is known for 'max_latency.phone'.*there are max_params, "):
+        run(desk, archive, [Budget()], objectives=("max_latency.phone",))
+    assert desk.asked == []
+
+
+@pytest.mark.parametrize(("space", "became"), [(SMALL, "exhaustive"), (LARGE, "predictor")])
+def test_auto_says_what_it_became(space: LayerSpace, became: str, archive: Archive) -> None:
+    result = run(Desk(space), archive, [share(space, 0.5)], "auto", 24)
+    assert [p.strategy for p in result.passes] == [became]
 
 
 def test_generations_reach_the_evaluator_whole(archive: Archive) -> None:

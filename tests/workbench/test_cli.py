@@ -183,7 +183,9 @@ def test_plan_prints_a_table_and_json(small: Any) -> None:
 
 
 def test_plan_refuses_a_search_that_cannot_end(small: Any) -> None:
-    assert "exhaustive takes spaces of at most" in refused(call("plan", small(methods=[{"name": "adabert"}])))
+    assert "exhaustive takes spaces of at most" in refused(
+        call("plan", small(methods=[{"name": "adabert"}], search={"strategy": "exhaustive"}))
+    )
 
 
 def test_query_prints_text_and_json(demo_run: Path) -> None:

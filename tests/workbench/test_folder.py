@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from methods.errors import UserError
+from methods.recipe import StageRecord
+from methods.training.checkpoint import CHECKPOINTS
+from methods.training.stage import DONE, write_mark
 from tests.workbench.test_experiment import experiment
 from workbench.experiment import Experiment
 from workbench.folder import RunFolder, differences
@@ -125,3 +128,57 @@ def test_no_run_folder(tmp_path: Path) -> None:
 def test_equal_experiments_do_not_differ() -> None:
     data = made().resolved()
     assert differences(data, yaml.safe_load(yaml.safe_dump(data))) == []
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = claimed(tmp_path / "run")
+    with folder.held():
+        before = sorted(folder.path.iterdir())
+        with pytest.raises(UserError, match="another run works in this folder"), RunFolder(folder.path).held():
+            raise AssertionError("held twice")
+        assert sorted(folder.path.iterdir()) == before
+    with RunFolder(folder.path).held():
+        pass
+
+
+def test_what_a_killed_run_left_half_done_is_removed(tmp_path: Path) -> None:
+    """All else stays: what was measured, what is begun, a checkpoint beside a damaged mark, what has such a name for another reason."""
+    folder, half = claimed(tmp_path / "run"), f"{'0' * 32}.part"
+    finished, begun, damaged = (folder.path / "demo" / "a" / "seed-0" / name for name in ("finished", "begun", "damaged"))
+    predictions, named = folder.path / "predictions", folder.path / "demo.part"
+    kept = [stage / name for stage in (begun, damaged) for name in CHECKPOINTS]
+    kept += [finished / "weights.safetensors", damaged / DONE, named / "weights.safetensors", folder.archive, predictions / "a.npz"]
+    gone = [*(finished / name for name in CHECKPOINTS), begun / f"a.pt.{half}", predictions / "b.part", named / "c.json.part"]
+    gone += [folder.text("tiny") / f"ab.{half}" / "train.tokens"]
+    for path in (*kept, *gone):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{")
+    write_mark(finished, {}, StageRecord("x", 1, 1, 1.0, 1.0))
+    with folder.held():
+        assert [path for path in kept if not path.exists()] == [path for path in gone if path.exists()] == []
+    assert (finished / DONE).exists() and not gone[-1].parent.exists()
+    assert folder.experiment().resolved() == made().resolved()
+
+
+def with_tables(path: Path) -> dict[str, Any]:
+    """A method whose bins read a latency table, and the table of a device."""
+    corpus = {"name": "tiny", "data": "generated"}
+    method = {"name": "nasbert", "shrinking": {"latency": str(path)}}
+    return {"methods": [method], "corpus": corpus, "devices": {"phone": str(path)}}
+
+
+def test_latency_tables_are_compared_by_what_they_hold(tmp_path: Path) -> None:
+    first, moved = tmp_path / "first.json", tmp_path / "moved.json"
+    first.write_text("1")
+    folder = claimed(tmp_path / "run", **with_tables(first))
+    first.rename(moved)
+    folder.claim(folder.examine(made(**with_tables(moved))))
+    assert folder.experiment().devices == {"phone": str(moved)}
+    moved.write_text("2")
+    with pytest.raises(UserError, match=r"different: methods\[0\]\.shrinking\.latency, devices\.phone"):
+        folder.examine(made(**with_tables(moved)))
+    with pytest.raises(UserError, match=r"none\.json: there is no latency table"):
+        folder.examine(made(**with_tables(tmp_path / "none.json")))
+    folder.latency.write_text("[")
+    with pytest.raises(UserError, match=r"latency\.json: damaged"):
+        folder.examine(made(**with_tables(moved)))

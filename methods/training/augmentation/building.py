@@ -22,8 +22,8 @@ from methods.training.augmentation.options import AugmentationOptions
 from methods.training.augmentation.parts import in_parts
 from methods.training.augmentation.source import WordSource, open_source
 from methods.training.augmentation.variants import Copy, make_copies
-from methods.training.checkpoint import file_digest, write_atomically
-from methods.training.stage import is_main_process, wait_for_everyone
+from methods.training.checkpoint import file_digest, write_atomically, written_aside
+from methods.training.processes import is_main_process, wait_for_everyone
 
 STAGE = "augment"
 ROWS, MARK, PARTS = "rows.tsv", "rows.json", "parts"
@@ -103,12 +103,10 @@ def _key(text: str, text_b: str | None) -> tuple[str, str | None]:
 
 def _write(folder: Path, copies: Sequence[Copy], fingerprint: dict[str, Any], record: StageRecord) -> None:
     """The rows, then the mark that they are whole."""
-    aside = folder / (ROWS + ".part")
-    with aside.open("w", newline="", encoding="utf-8") as file:
+    with written_aside(folder / ROWS) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, dialect="excel-tab")
         writer.writerow(Copy._fields)
         writer.writerows(copies)
-    aside.replace(folder / ROWS)
     mark = {"sha256": file_digest(folder / ROWS), "fingerprint": fingerprint, "record": asdict(record)}
     write_atomically(folder / MARK, json.dumps(mark, indent=1) + "\n")
 

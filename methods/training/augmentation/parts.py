@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from methods.training.checkpoint import written_aside
 from methods.training.progress import progress_bar
 
 
@@ -33,9 +34,7 @@ def in_parts(folder: Path, digest: str, sizes: Sequence[int], make: Callable[[in
 
 def _write(path: Path, data: bytes) -> None:
     """All of it or nothing."""
-    aside = path.with_suffix(".part")
-    with aside.open("wb") as file:
+    with written_aside(path) as aside, aside.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)

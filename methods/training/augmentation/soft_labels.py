@@ -23,7 +23,9 @@ from methods.recipe import Context, StageRecord
 from methods.supernet import inputs
 from methods.tasks.batches import Encoded, evaluation_batches, joint
 from methods.training.augmentation.parts import in_parts
-from methods.training.stage import is_main_process, training_flops, wait_for_everyone
+from methods.training.checkpoint import written_aside
+from methods.training.processes import is_main_process, wait_for_everyone
+from methods.training.stage import training_flops
 
 if TYPE_CHECKING:
     from methods.network import Network
@@ -82,9 +84,8 @@ class SoftLabels:
             for part in in_parts(path.parent / "logits", self.digest, [len(c) for c in chunks], lambda n: self._part(chunks[n]), STAGE)
         ]
         about = {name: str(sum(float(part[name]) for part in parts)) for name in ("flops", "seconds")}
-        aside = path.with_suffix(".part")
-        save_file({"logits": torch.cat([part["logits"] for part in parts])}, aside, {**about, "digest": self.digest})
-        aside.replace(path)
+        with written_aside(path) as aside:
+            save_file({"logits": torch.cat([part["logits"] for part in parts])}, aside, {**about, "digest": self.digest})
         shutil.rmtree(path.parent / "logits")
 
     @torch.inference_mode()

@@ -1,0 +1,54 @@
+"""The predictor's model: Bayesian ridge regression (MacKay 1992) on encoded choices and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from methods.space import Architecture
+from search.strategies.strategy import Problem
+
+Floats = npt.NDArray[np.float64]
+
+
+class Encoder:
+    """Architectures as rows: an indicator of each value of each choice, the place of ordered choices, and parameters and FLOPs."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._choices = problem.space.choices
+        self._places = [{value: i for i, value in enumerate(choice.values)} for choice in self._choices]
+        sizes = [len(choice.values) for choice in self._choices]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._width = sum(sizes)
+        self._ordered = np.flatnonzero([choice.ordered for choice in self._choices])
+
+    def __call__(self, architectures: Sequence[Architecture]) -> Floats:
+        """Shape (architectures, features)."""
+        assignments = [self._problem.space.encode(architecture) for architecture in architectures]
+        named = list(zip(self._choices, self._places, strict=True))
+        places = np.array([[known[assignment[choice.name]] for choice, known in named] for assignment in assignments])
+        indicators = np.zeros((len(places), self._width))
+        np.put_along_axis(indicators, places + self._starts, 1.0, axis=1)
+        costs = [self._problem.cost_of(architecture) for architecture in architectures]
+        sizes = np.array([(c.parameters, c.flops) for c in costs], dtype=float)
+        return np.hstack([indicators, places[:, self._ordered], sizes])
+
+
+class Surrogate:
+    """Fitted once. Columns are standardised, so that no unit matters; a column that never varied says nothing."""
+
+    def __init__(self, rows: Floats, scores: Floats) -> None:
+        from sklearn.linear_model import BayesianRidge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self._mean, self._scale = scores.mean(), scores.std() or 1.0
+        self._model = make_pipeline(StandardScaler(), BayesianRidge()).fit(rows, (scores - self._mean) / self._scale)
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the score of each row."""
+        mean, deviation = self._model.predict(rows, return_std=True)
+        return mean * self._scale + self._mean, deviation * self._scale
