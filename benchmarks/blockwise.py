@@ -63,9 +63,7 @@ def main() -> None:
     def blockwise() -> None:
         step(batch, _backward)
 
-    print(
-        f"{'precision':<12}{'block-wise':>14}{'undivided':>14}{'ratio':>8}   steps/s, {BATCH} x {LENGTH} tokens, one thread"
-    )
+    print(f"{'precision':<12}{'block-wise':>14}{'undivided':>14}{'ratio':>8}   steps/s, {BATCH} x {LENGTH} tokens, one thread")
     for precision in ("fp32", "bf16"):
         rates = _in_turns((blockwise, whole), supernet, step, precision)
         print(f"{precision:<12}{rates[0]:>14.2f}{rates[1]:>14.2f}{rates[0] / rates[1]:>8.2f}")

@@ -47,6 +47,17 @@ def test_a_paper_file_writes_every_knob_of_its_method_out(name: str) -> None:
         assert missing(written[key], loaded.resolved()[key], key) == []
 
 
+def test_the_plan_says_what_auto_became() -> None:
+    loaded = load_experiment(EXAMPLES / "paper-dynabert.yaml", ["search.strategy=auto", "search.report_all=false"])
+    made = make_plan(loaded, "paper-dynabert.yaml")
+    assert {row.stage for row in made.stages if row.stage.startswith("search")} == {"search (exhaustive)"}
+    assert any("auto is exhaustive for dynabert (12 architectures)" in note for note in made.notes)
+    few = load_experiment(EXAMPLES / "paper-dynabert.yaml", ["search.strategy=auto", "search.report_all=false", "search.evaluations=11"])
+    front = few.model_copy(update={"search": few.search.model_copy(update={"objectives": ("max_flops",)})})
+    counts = [[row.subnetworks for row in make_plan(e, "-").stages if row.stage == "search (predictor)"] for e in (few, front)]
+    assert set(counts[0]) == {11 * len(few.budgets)} and set(counts[1]) == {11}
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_paper_supernet_is_built_without_memory(name: str) -> None:
     loaded = load_experiment(EXAMPLES / f"paper-{name}.yaml")
