@@ -36,7 +36,7 @@ from search.archive import Archive
 from search.loop import search
 from search.measurement import Measurement
 from search.strategies.registry import AUTO, Entry, entry, register, resolve
-from search.strategies.strategy import Strategy
+from search.strategies.strategy import Problem, Strategy
 
 LAYERS, LEAST = 12, 3
 HEADS, NEURONS = (2, 4, 6, 8, 10, 12), (512, 1024, 2048, 3072)
@@ -178,10 +178,12 @@ class Clock:
 
 
 class Clocked(Strategy):
-    """Another strategy, on a clock."""
+    """Another strategy, on a clock from its making on."""
 
-    def __init__(self, inner: Strategy, clock: Clock) -> None:
-        self.inner, self.clock = inner, clock
+    def __init__(self, name: str, problem: Problem, clock: Clock) -> None:
+        self.clock = clock
+        with clock.running():
+            self.inner = entry(name).make(problem)
 
     def ask(self, count: int) -> list[Architecture]:
         with self.clock.running():
@@ -201,7 +203,7 @@ def ours(name: str, seed: int) -> Run:
             return [(_measurement(architecture), None) for architecture in architectures]
 
     clocked = f"{name}, clocked, seed {seed}"
-    register(clocked, Entry(lambda problem: Clocked(entry(name).make(problem), proposing), EVALUATIONS, entry(name).reads_budget))
+    register(clocked, Entry(lambda problem: Clocked(name, problem, proposing), EVALUATIONS, entry(name).reads_budget))
     with tempfile.TemporaryDirectory() as folder, Archive(Path(folder) / "archive.db") as archive, whole.running():
         result = search(
             LayerwiseSpace(), evaluate, [BUDGET], clocked, EVALUATIONS, seed, cost_of,

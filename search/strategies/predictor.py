@@ -69,7 +69,8 @@ class Predictor(Strategy):
         candidates = self._candidates([measured[place] for place in front(scores, prices)])
         if not candidates:
             return []
-        mean, deviation = Surrogate(self._encode(measured), scores).predict(self._encode(candidates))
+        model = Surrogate(self._encode(measured), scores, self._encode.weights)
+        mean, deviation = model.predict(self._encode(candidates))
         theirs = np.array([self.problem.prices(architecture) for architecture in candidates])
         return [candidates[place] for place in most_promising(scores, prices, theirs, mean, deviation, count)]
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from methods.space import Architecture
 from search.strategies.strategy import Problem
 
+INDICATOR = 0.2
+"""The weight of a value's indicator beside the place of an ordered choice: from little data a line is learnt, from more any curve."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -24,6 +26,8 @@ class Encoder:
         self._starts = np.cumsum([0, *sizes[:-1]])
         self._width = sum(sizes)
         self._ordered = np.flatnonzero([choice.ordered for choice in self._choices])
+        indicators = [INDICATOR if choice.ordered else 1.0 for choice in self._choices]
+        self.weights = np.concatenate([np.repeat(indicators, sizes), np.ones(len(self._ordered) + 2)])
 
     def __call__(self, architectures: Sequence[Architecture]) -> Floats:
         """Shape (architectures, features)."""
@@ -38,17 +42,21 @@ class Encoder:
 
 
 class Surrogate:
-    """Fitted once. Columns are standardised, so that no unit matters; a column that never varied says nothing."""
+    """Fitted once. Columns are standardised, so that no unit matters (one that never varied says nothing), and weighed."""
 
-    def __init__(self, rows: Floats, scores: Floats) -> None:
+    def __init__(self, rows: Floats, scores: Floats, weights: Floats) -> None:
         from sklearn.linear_model import BayesianRidge
-        from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
+        self._columns, self._weights = StandardScaler().fit(rows), weights
         self._mean, self._scale = scores.mean(), scores.std() or 1.0
-        self._model = make_pipeline(StandardScaler(), BayesianRidge()).fit(rows, (scores - self._mean) / self._scale)
+        self._model = BayesianRidge().fit(self._standard(rows), (scores - self._mean) / self._scale)
 
     def predict(self, rows: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the score of each row."""
-        mean, deviation = self._model.predict(rows, return_std=True)
+        mean, deviation = self._model.predict(self._standard(rows), return_std=True)
         return mean * self._scale + self._mean, deviation * self._scale
+
+    def _standard(self, rows: Floats) -> Floats:
+        standard: Floats = self._columns.transform(rows) * self._weights
+        return standard
