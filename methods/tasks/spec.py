@@ -99,6 +99,10 @@ KNOWN["demo"] = Known(
     "generated opinions whose verdict needs negation, contrast and scope (data: generated)",
     TaskSpec("demo", ("sentence",), "label", ("negative", "positive"), "accuracy", ("accuracy",)),
 )
+KNOWN["likeness"] = Known(
+    "generated pairs of opinions: how alike they are, 0 to 5 (regression; data: generated)",
+    TaskSpec("likeness", ("first", "second"), "score", (), "spearman", ("spearman", "pearson")),
+)
 
 
 def resolve(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ def load_task(
     """The task of that name, its `search` split set apart from train (at most a tenth, at most `search_rows`).
 
     `data`: `hub` (the known data set of that name), `hub:NAME[:CONFIGURATION]` (that data set on the hub, or a local data set
-    folder), `generated` (the demo; `hub` means the same there), or a directory with train.tsv and validation.tsv. A name that is
+    folder), `generated` (`demo`, `likeness`; `hub` means the same there), or a directory with train.tsv and validation.tsv. A name that is
     not known needs `text` (one or two columns), `label`, `labels` (class names in label order; none for regression) and `metric`
     (the main one, or several with the main one first). Raises UserError for whatever is wrong with data or description.
     """
@@ -105,13 +105,27 @@ def load_task(
     return Task(spec, {"train": train, "search": search, **{key: split for key, split in splits.items() if key != "train"}})
 
 
-def _splits(spec: TaskSpec, data: str) -> dict[str, Split]:
-    if data == "generated" or (spec.name == "demo" and data == "hub"):
-        from methods.tasks.demo import TRAIN_ROWS, VALIDATION_ROWS, generate_demo
+def _demo() -> tuple[Split, Split]:
+    from methods.tasks.demo import TRAIN_ROWS, VALIDATION_ROWS, generate_demo
 
-        if spec != KNOWN["demo"].spec:
-            raise UserError(f"task.data: 'generated' is the demo's, as it is; task {spec.name!r} needs 'hub' or a directory")
-        return {split.name: split for split in generate_demo(TRAIN_ROWS, VALIDATION_ROWS, seed=0)}
+    return generate_demo(TRAIN_ROWS, VALIDATION_ROWS, seed=0)
+
+
+def _likeness() -> tuple[Split, Split]:
+    from methods.tasks.demo_likeness import TRAIN_ROWS, VALIDATION_ROWS, generate_likeness
+
+    return generate_likeness(TRAIN_ROWS, VALIDATION_ROWS, seed=0)
+
+
+_GENERATED: dict[str, Callable[[], tuple[Split, Split]]] = {"demo": _demo, "likeness": _likeness}
+
+
+def _splits(spec: TaskSpec, data: str) -> dict[str, Split]:
+    if data == "generated" or (spec.name in _GENERATED and data == "hub"):
+        if spec.name not in _GENERATED or spec != KNOWN[spec.name].spec:
+            made = " and ".join(_GENERATED)
+            raise UserError(f"task.data: {made} are 'generated', as they are; task {spec.name!r} needs 'hub' or a directory")
+        return {split.name: split for split in _GENERATED[spec.name]()}
     if data == "hub" or data.startswith("hub:"):
         return read_hub(spec, data[4:])
     return read_directory(spec, Path(data))

@@ -152,7 +152,7 @@ def test_a_known_task_may_be_described_anew(folder: Folder) -> None:
 def test_names_without_a_hub_data_set_and_generated_data_of_others() -> None:
     with pytest.raises(UserError, match="no hub data set is known for 'trec6'"):
         load_task("trec6")
-    with pytest.raises(UserError, match="'generated' is the demo's"):
+    with pytest.raises(UserError, match="demo and likeness are 'generated'"):
         load_task("sst2", "generated")
 
 
