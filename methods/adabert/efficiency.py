@@ -2,8 +2,8 @@
 
 Weighted form: beta (K / Kmax) times the mean normalised cost of the edges that derivation keeps (a mean, as in the TensorFlow
 re-release and the authors' code, so that beta = 4 prices a whole network of the dearest cells at 0.43 and not at six times that).
-Budget form: a hinge on the relative overshoot of the exact expected costs over the limits, whose weight rises while they are exceeded
-and falls while they are not.
+Budget form: a hinge on the relative overshoot over the limits of the exact expected costs, or of the costs of the network that would be
+derived, whose weight rises while they are exceeded and falls while they are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.adabert.derivation import derive
 from methods.adabert.expectation import kept_probabilities
 from methods.adabert.options import CostLimits, LossOptions, OperationName
 from methods.adabert.relaxation import Relaxation
@@ -89,12 +90,22 @@ class Efficiency:
         return depth_share(probabilities.depth.double()) * (cell if self.options.normaliser == "share" else cell / kept.sum())
 
     def overshoot(self, probabilities: Relaxation) -> Tensor:
-        """Of the limit that is exceeded most (or nearest): expected cost / limit - 1."""
+        """Of the limit that is exceeded most (or nearest): cost / limit - 1. The gradient is that of the expected costs."""
         limits = self.options.limits
         assert limits is not None
         expected = self.supernet.expected_costs(probabilities, limits.length)
         costs_of = {"max_params": expected.parameters, "max_params_non_embedding": expected.other_parameters, "max_flops": expected.flops}
+        if limits.of == "derived":
+            exact = self._derived(probabilities, limits.length)
+            costs_of = {name: cost - cost.detach() + exact[name] for name, cost in costs_of.items()}
         return torch.stack([costs_of[name] / limit - 1 for name, limit in _budget(limits).limits().items()]).max()
+
+    @torch.no_grad()
+    def _derived(self, probabilities: Relaxation, length: int) -> dict[str, float]:
+        """Costs of the most probable network."""
+        found = derive(self.supernet.space, probabilities.edges.log(), probabilities.depth.log())
+        exact = costs(self.supernet.spec(found, "deployed"), length)
+        return {"max_params": exact.parameters, "max_params_non_embedding": exact.other_parameters, "max_flops": exact.flops}
 
     @torch.no_grad()
     def ascend(self, probabilities: Relaxation) -> None:

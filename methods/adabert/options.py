@@ -113,8 +113,11 @@ Quantity = Annotated[Rate, BeforeValidator(_quantity)]
 
 
 class CostLimits(Options):
-    """What the expected costs of the derived network are held under, at texts of `length`, when `efficiency` is `budget`.
+    """What the costs of the derived network are held under, at texts of `length`, when `efficiency` is `budget`.
 
+    `of: expected`: its expected costs under the architecture parameters; `derived`: those of the network that would be derived at this
+    step, with the gradient of the expected ones (straight through). While operations are undecided the two are far apart: the expected
+    cost is that of an average network, and a slight preference for cheap operations makes the derived one much cheaper.
     `dual_rate`: by how much the hinge's weight grows per step and unit of relative overshoot.
     """
 
@@ -122,6 +125,7 @@ class CostLimits(Options):
     max_params_non_embedding: Quantity | None = None
     max_flops: Quantity | None = None
     length: Count = 128
+    of: Literal["expected", "derived"] = "expected"
     dual_rate: Rate = 0.01
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from methods.space import Architecture, SearchSpace
 from methods.supernet import Batch, Supernet, inputs
 from methods.tasks.batches import separate
 from methods.tasks.head import Head
+from methods.training.processes import by_main_process
 
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
@@ -77,7 +78,7 @@ class AdaBertRecipe(TaskRecipe):
         supernet.eval()
         derivation = self._derivation(context, supernet)
         derivation.run()
-        diagnose(derivation)
+        by_main_process(lambda: diagnose(derivation))
         return supernet
 
     def derive(self, context: Context, supernet: Supernet, budget: Budget, cost_of: Callable[[Architecture], Costs]) -> Architecture | None:

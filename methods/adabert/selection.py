@@ -29,6 +29,7 @@ from methods.tasks.batches import Collate, evaluation_batches, training_batches
 from methods.tasks.split import stratified_rows
 from methods.training.checkpoint import write_atomically
 from methods.training.loop import seed_of
+from methods.training.processes import by_main_process, of_main_process
 from methods.training.stage import training_flops
 
 if TYPE_CHECKING:
@@ -192,17 +193,20 @@ class Derivation:
         }
         name = "architecture" if not limits else f"architecture-{seed_of(json.dumps(limits, sort_keys=True)):015x}"
         path = self.context.folder / DERIVE / f"{name}.json"
-        if path.exists():
-            found, record = _read(path, made_of)
-        else:
-            started, self.examples, self.flops = time.monotonic(), 0, 0.0
-            found = choose()
+        if not of_main_process(path.exists()):
             stage = DERIVE if not limits else f"{DERIVE} ({budget.label()})"
-            record = StageRecord(stage, 0, self.examples, self.flops, time.monotonic() - started)
-            data = {"made_of": made_of, "architecture": found.to_json(), "log_probability": self.model.log_probability(found)}
-            write_atomically(path, json.dumps({**data, "choices": found.choices, "record": vars(record)}, indent=1) + "\n")
+            by_main_process(lambda: self._choose(choose, stage, path, made_of))
+        found, record = _read(path, made_of)
         self.context.record(record)
         return found
+
+    def _choose(self, choose: Callable[[], Architecture], stage: str, path: Path, made_of: dict[str, Any]) -> None:
+        """Leaves in the file what `choose` says, and what that cost."""
+        started, self.examples, self.flops = time.monotonic(), 0, 0.0
+        found = choose()
+        record = StageRecord(stage, 0, self.examples, self.flops, time.monotonic() - started)
+        data = {"made_of": made_of, "architecture": found.to_json(), "log_probability": self.model.log_probability(found)}
+        write_atomically(path, json.dumps({**data, "choices": found.choices, "record": vars(record)}, indent=1) + "\n")
 
     @cached_property
     def _digest(self) -> str:

@@ -7,12 +7,13 @@ import time
 from dataclasses import dataclass
 
 from methods.adabert.options import ProbeOptions
-from methods.adabert.probes import BATCH, teacher_of, train_probes
+from methods.adabert.probes import BATCH, Probes, teacher_of, train_probes
 from methods.adabert.teacher_signals import FILE, TeacherSignals, teacher_signals, training_split
 from methods.recipe import Context, StageRecord
 from methods.tasks.batches import evaluation_batches, joint
 from methods.tasks.split import Split
 from methods.training.checkpoint import write_atomically
+from methods.training.processes import by_main_process
 from methods.training.stage import training_flops
 
 STAGE = "signals"
@@ -30,17 +31,23 @@ class Rows:
 def taught_signals(context: Context, options: ProbeOptions) -> TeacherSignals:
     """Of the training rows and their copies; runs stage `probes` before."""
     probes = train_probes(context, options)
-    there, started = (context.folder / FILE).exists(), time.monotonic()
-    signals = teacher_signals(context, options, probes)
-    if not there:
-        _write(context, time.monotonic() - started)
+    by_main_process(lambda: _compute_once(context, options, probes))
     context.record(_read(context))
-    return signals
+    return teacher_signals(context, options, probes)
 
 
 def rows_of(context: Context, signals: TeacherSignals, augmented: bool) -> Rows:
     """The rows of a stage that reads copies or not."""
     return Rows(training_split(context, augmented), signals)
+
+
+def _compute_once(context: Context, options: ProbeOptions, probes: Probes) -> None:
+    if not (context.folder / FILE).exists():
+        started = time.monotonic()
+        teacher_signals(context, options, probes)
+        _write(context, time.monotonic() - started)
+    elif not (context.folder / RECORD).exists():
+        _write(context, 0.0)
 
 
 def _write(context: Context, seconds: float) -> None:
@@ -51,8 +58,5 @@ def _write(context: Context, seconds: float) -> None:
 
 
 def _read(context: Context) -> StageRecord:
-    path = context.folder / RECORD
-    if not path.exists():
-        _write(context, 0.0)
-    data = json.loads(path.read_text())
+    data = json.loads((context.folder / RECORD).read_text())
     return StageRecord(STAGE, 0, int(data["examples"]), float(data["flops"]), float(data["seconds"]))

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from methods.adabert.cells import Mixing
+from methods.adabert.derivation import derive
 from methods.adabert.efficiency import Efficiency, operation_costs
 from methods.adabert.expectation import kept_probabilities
 from methods.adabert.mapping import teacher_layer
@@ -374,6 +375,32 @@ def test_the_budget_is_of_the_derived_network_and_its_weight_rises_while_it_is_e
     for _ in range(3):
         efficiency.ascend(small)
     assert efficiency.dual == 0.0
+
+
+def test_the_hinge_can_look_at_the_network_that_would_be_derived() -> None:
+    """Undecided parameters with a slight preference for the cheapest network: its costs count, the expectation gives the slope."""
+    supernet = supernet_of()
+    edges = torch.zeros(len(supernet.space.edges), len(supernet.space.columns))
+    edges[:, supernet.space.columns.index("identity")] = 0.1
+    edges.requires_grad_()
+    depth = torch.zeros(supernet.space.options.cells, requires_grad=True)
+
+    def undecided() -> Relaxation:
+        return Relaxation(edges.softmax(-1), depth.softmax(-1))
+
+    exact = costs(supernet.spec(derive(supernet.space, edges, depth), "deployed"), 16).flops
+    expected = float(supernet.expected_costs(undecided(), 16).flops.detach())
+    assert exact < 0.5 * expected
+    limits = {"max_flops": (exact + expected) / 2, "length": 16}
+    average, shipped = (
+        Efficiency(supernet, LossOptions(efficiency="budget", limits={**limits, "of": of}), 16) for of in ("expected", "derived")
+    )
+    assert float(average.overshoot(undecided())) > 0
+    assert float(shipped.overshoot(undecided())) == pytest.approx(exact / limits["max_flops"] - 1)
+    slopes = [torch.autograd.grad(one.overshoot(undecided()), (edges, depth)) for one in (average, shipped)]
+    for ours, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert ours.abs().max() > 0
 
 
 def test_limits_that_nothing_meets_are_refused() -> None:
