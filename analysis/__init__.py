@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.alpha_figure import alpha
+    from analysis.anatomy import anatomy
     from analysis.estimates_figure import estimates
     from analysis.figures import pareto
+    from analysis.finishing_figure import finishing
+    from analysis.forest import forest
     from analysis.head_to_head import HeadToHead
+    from analysis.hypervolume import hypervolume
+    from analysis.latencies_figure import latencies
     from analysis.ranks import rank_correlations
     from analysis.shrinking_figure import shrinking
     from analysis.statistics import bootstrap_interval, mcnemar, paired_permutation
@@ -20,8 +25,13 @@ if TYPE_CHECKING:
 _HOME = {
     "HeadToHead": "analysis.head_to_head",
     "alpha": "analysis.alpha_figure",
+    "anatomy": "analysis.anatomy",
     "bootstrap_interval": "analysis.statistics",
     "estimates": "analysis.estimates_figure",
+    "finishing": "analysis.finishing_figure",
+    "forest": "analysis.forest",
+    "hypervolume": "analysis.hypervolume",
+    "latencies": "analysis.latencies_figure",
     "mcnemar": "analysis.statistics",
     "paired_permutation": "analysis.statistics",
     "pareto": "analysis.figures",
@@ -30,8 +40,21 @@ _HOME = {
 }
 
 __all__ = [
-    "HeadToHead", "alpha", "bootstrap_interval", "estimates", "mcnemar", "paired_permutation", "pareto", "rank_correlations", "shrinking",
-]  # fmt: skip
+    "HeadToHead",
+    "alpha",
+    "anatomy",
+    "bootstrap_interval",
+    "estimates",
+    "finishing",
+    "forest",
+    "hypervolume",
+    "latencies",
+    "mcnemar",
+    "paired_permutation",
+    "pareto",
+    "rank_correlations",
+    "shrinking",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ from analysis.rows import Place, Row
 from analysis.spending import SEARCH_COLUMNS, Cells, Trained, empty, no_training, stages_cost, training_cost
 from analysis.summary import COST_COLUMNS, QUALITY_COLUMNS, architecture_cells, cost_cells, quality_cells, together
 from methods.budget import Budget, format_quantity
+from search.measurement import BYTES, INT8
 
 if TYPE_CHECKING:
     from analysis.winners import Winner
@@ -43,7 +44,7 @@ def control_rows(place: Place, method: str, winners: Sequence[Winner]) -> list[R
     Ways to finish that the run asked for under other budgets alone have no row.
     """
     names = other_controls(place.run, place.task, method)
-    rows = [random_row(place, method), *floor_rows(place, method)]
+    rows = [*int8_rows(place, method, winners), random_row(place, method), *floor_rows(place, method)]
     for name in sorted(names, key=lambda name: (name != HAND_MADE, name in UNTRAINED, name.startswith(HAND_MADE))):
         if name in UNTRAINED:
             rows.append(untrained_row(place, method, winners, name))
@@ -63,6 +64,18 @@ def teacher_row(place: Place) -> Row:
     if teacher is None:
         return _row(place, TEACHER, "", _nothing("not measured on validation"), cost)
     return _row(place, TEACHER, "", _cells(place, [teacher]), cost)
+
+
+def int8_rows(place: Place, method: str, winners: Sequence[Winner]) -> list[Row]:
+    """The winners with weights of 8 bit, and how large their files are; none where that was not measured."""
+    measured = {(m.seed, m.architecture): m for m in measured_controls(place.run, place.task, INT8, method=method)}
+    found = [m for w in winners if (m := measured.get((w.seed, w.answer.architecture))) is not None]
+    if not found:
+        return []
+    small, whole = (sum(m.metrics[name] for m in found) / len(found) / 1e6 for name in BYTES)
+    cells = _cells(place, found)
+    cells = Cells({**cells.values, "architecture": f"the winner in {small:.1f} MB instead of {whole:.1f}"}, cells.why)
+    return [_row(place, f"{INT8} ({method})", method, cells, no_training("the winner's own weights"))]
 
 
 def random_row(place: Place, method: str) -> Row:

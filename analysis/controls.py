@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from analysis.rows import WINDOW
 from methods.budget import Budget
+from search.measurement import INT8
 
 if TYPE_CHECKING:
     from analysis.runs import Run
@@ -26,9 +27,9 @@ def measured_controls(run: Run, task: str, name: str, split: str = "validation",
 
 
 def other_controls(run: Run, task: str, method: str) -> list[str]:
-    """The names of a method's controls other than random ones, in order of first appearance."""
+    """The names of a method's controls other than random ones and those with weights of 8 bit, in order of first appearance."""
     found = dict.fromkeys(m.control for m in run.controls(task) if m.architecture.method == method)
-    return [name for name in found if name not in (TEACHER, RANDOM, TRUNCATED, *FLOORS)]
+    return [name for name in found if name not in (TEACHER, RANDOM, TRUNCATED, INT8, *FLOORS)]
 
 
 def way_of(control: str) -> str:

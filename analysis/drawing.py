@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from methods.errors import UserError
 
@@ -22,7 +22,7 @@ def look() -> Iterator[None]:
     import matplotlib as mpl
     import seaborn as sns
 
-    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **_SIZES, "svg.hashsalt": "elastibench"}
+    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **_SIZES, "svg.hashsalt": "elastibench", "text.parse_math": False}
     with mpl.rc_context(settings):
         yield
 
@@ -35,6 +35,27 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+MARKERS = "osDv^P"
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+def styles_of(methods: Sequence[str]) -> dict[str, Style]:
+    """By method, in alphabetical order: a colour, a marker and a dash of its own, so that they can be told apart in grey print too."""
+    import seaborn as sns
+
+    palette = sns.color_palette("colorblind", max(len(methods), 1))
+    names = sorted(methods)
+    return {name: Style(MARKERS[i % len(MARKERS)], palette[i], DASHES[i % len(DASHES)]) for i, name in enumerate(names)}
+
+
+class Style(NamedTuple):
+    """How a method is drawn."""
+
+    marker: str
+    color: Any
+    dash: Any
 
 
 def unit(largest: float) -> tuple[float, str]:

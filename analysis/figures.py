@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.controls import HAND_MADE, RANDOM, TEACHER, TRUNCATED, UNTRAINED, measured_controls, teacher_of
-from analysis.drawing import GREY, look, new_figure, unit, written
+from analysis.drawing import GREY, Style, look, new_figure, styles_of, unit, written
 from analysis.runs import Run, open_runs
 from analysis.winners import winners
 from methods.budget import format_quantity
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
     from search.measurement import Measurement
 
 LIMITS = {"flops": "max_flops", "parameters": "max_params", "other_parameters": "max_params_non_embedding"}
-"""The costs that can be drawn, each with the limit that speaks of it."""
+"""The costs that can be drawn, each with the limit that speaks of it; `latency.<device>` besides."""
+_DEVICE = "latency."
 
-_MARKERS = "osDv^P"
 _CONTROLS = {RANDOM: ("x", 22), TRUNCATED: ("*", 75), HAND_MADE: ("d", 34), **dict.fromkeys(UNTRAINED, ("+", 36))}
 _OTHER_WAYS = "1234"
 """Markers of controls that were finished in another way, in order of appearance."""
 _HOLLOW = "*d"
+_CLOSE = 0.15
+"""Of the axis: limits nearer to each other have their names one above the other."""
 _BELOW = 0.35
 """Untrained cuts that lie further below the rest than this share of the rest's range are shown at the lower edge, with their value."""
 
@@ -40,14 +44,19 @@ class _Axis(NamedTuple):
     multiple: str
 
     def of(self, costs: Costs) -> float:
-        return float(getattr(costs, self.cost)) / self.divisor
+        return spent_on(costs, self.cost) / self.divisor
+
+    @property
+    def limit(self) -> str:
+        """The name of the limit that speaks of this cost."""
+        return LIMITS.get(self.cost) or f"max_{self.cost}"
 
 
-class _Style(NamedTuple):
-    """Methods differ by colour and by marker, so that they can be told apart in grey print too."""
-
-    marker: str
-    color: Any
+def spent_on(costs: Costs, cost: str) -> float:
+    """That cost; NaN for the latency on a device that is not known."""
+    if cost.startswith(_DEVICE):
+        return float(costs.latency.get(cost.removeprefix(_DEVICE), math.nan))
+    return float(getattr(costs, cost))
 
 
 def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str = "flops") -> Path:
@@ -55,14 +64,18 @@ def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str 
 
     One row of panels per task: on the left what the choice saw (`shared` weights on `search`, means over seeds; of methods without, such
     as those trained on a corpus, `finished` networks) with the front that no other beats; on the right what ships (`finished` on
-    `validation`) with the winner of each budget and the controls. The two splits are never in one panel. `cost`: flops, parameters or
-    other_parameters. `path` may end in .png, .svg or in neither; returns the PNG's path. Raises UserError where there is nothing to draw
+    `validation`) with the winner of each budget and the controls. The two splits are never in one panel. `cost`: flops, parameters,
+    other_parameters, or latency.<device>: networks whose latency there is not known are left out.
+
+    `path` may end in .png, .svg or in neither; returns the PNG's path. Raises UserError where there is nothing to draw
     or the folder can't be written.
     """
-    if cost not in LIMITS:
-        raise UserError(f"cost {cost!r} is unknown; there are {', '.join(LIMITS)}")
+    if cost not in LIMITS and not cost.startswith(_DEVICE):
+        raise UserError(f"cost {cost!r} is unknown; there are {', '.join(LIMITS)}, latency.<device>")
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     try:
+        if cost.startswith(_DEVICE):
+            opened = [_with_latency(run, cost) for run in opened]
         tasks = list(dict.fromkeys(task for run in opened for task in run.tasks))
         if not tasks:
             raise UserError(f"{', '.join(str(run.path) for run in opened)}: nothing was measured yet, there is nothing to draw")
@@ -72,12 +85,20 @@ def pareto(runs: Sequence[Path | str] | Path | str, path: Path | str, cost: str 
             run.close()
 
 
+def _with_latency(run: Run, cost: str) -> Run:
+    """The run with those measurements alone whose latency on the device is known."""
+    known = [m for m in run.measurements if not math.isnan(spent_on(m.costs, cost))]
+    if not known:
+        raise UserError(f"{run.path}: no latency on {cost.removeprefix(_DEVICE)} is known; name a latency table under `devices`")
+    fewer = replace(run)
+    fewer.__dict__ |= {"measurements": known, "archive": run.archive}
+    return fewer
+
+
 def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> Path:
     import seaborn as sns
 
-    methods = sorted({method for run in runs for task in tasks for method in run.methods(task)})
-    palette = sns.color_palette("colorblind", max(len(methods), 1))
-    styles = {method: _Style(_MARKERS[i % len(_MARKERS)], palette[i]) for i, method in enumerate(methods)}
+    styles = styles_of(list({method for run in runs for task in tasks for method in run.methods(task)}))
     with look():
         figure = new_figure(7.2, 2.9 * len(tasks) + 0.7)
         panels = figure.subplots(len(tasks), 2, squeeze=False, sharey="row", sharex="row")
@@ -88,10 +109,10 @@ def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> P
         return written(figure, path)
 
 
-def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: str, styles: dict[str, _Style]) -> None:
+def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: str, styles: dict[str, Style]) -> None:
     measured = [m for run in runs for m in run.measurements if m.task == task]
-    spent = [float(getattr(m.costs, cost)) for m in measured]
-    axis = _Axis(cost, *unit(max(spent)))
+    spent = [spent_on(m.costs, cost) for m in measured]
+    axis = _Axis(cost, *unit(max(spent))) if cost in LIMITS else _Axis(cost, 1e-3, "m")
     for run in runs:
         for method in run.methods(task):
             mine = [m for m in run.measurements if (m.task, m.architecture.method) == (task, method)]
@@ -103,7 +124,7 @@ def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: st
     right.set_title(f"{task}: finished{pale or ' networks'}, split validation", loc="left", pad=15)
     left.set_ylabel(measured[0].metric)
     if min(spent) > 0 and max(spent) / min(spent) > 10:
-        _logarithmic(left)
+        _logarithmic(left, max(spent) / min(spent))
     for axes in (left, right):
         axes.set_xlabel(_label(axis, runs))
         _draw_limits(axes, runs, axis)
@@ -118,7 +139,7 @@ def _seen(measured: Sequence[Measurement]) -> str:
     return f"shared weights ({', '.join(rest)}: finished)" if rest else "shared weights"
 
 
-def _draw_search(axes: Axes, mine: Sequence[Measurement], style: _Style, axis: _Axis) -> None:
+def _draw_search(axes: Axes, mine: Sequence[Measurement], style: Style, axis: _Axis) -> None:
     """Every architecture measured with shared weights, pale; those on the front solid, and the front as a line."""
     from search.candidates import candidates, pareto_front
 
@@ -127,13 +148,13 @@ def _draw_search(axes: Axes, mine: Sequence[Measurement], style: _Style, axis: _
         return
     xs, ys = [axis.of(c.costs) for c in found], [c.quality for c in found]
     axes.scatter(xs, ys, s=20, marker=style.marker, color=style.color, alpha=0.4, linewidths=0, zorder=2)
-    front = pareto_front(found, axis.cost)
+    front = pareto_front(found, axis.of)
     xs, ys = [axis.of(c.costs) for c in front], [c.quality for c in front]
     axes.step(xs, ys, where="post", color=style.color, linewidth=1.3, zorder=3)
     axes.scatter(xs, ys, s=24, marker=style.marker, color=style.color, edgecolors="white", linewidths=0.5, zorder=4)
 
 
-def _draw_finished(axes: Axes, run: Run, mine: Sequence[Measurement], style: _Style, axis: _Axis) -> None:
+def _draw_finished(axes: Axes, run: Run, mine: Sequence[Measurement], style: Style, axis: _Axis) -> None:
     """Finished networks, means over seeds with their standard deviation, and a ring around the winner of each budget; pale behind them
     what was measured there with shared weights."""
     from search.candidates import candidates
@@ -155,7 +176,7 @@ def _draw_finished(axes: Axes, run: Run, mine: Sequence[Measurement], style: _St
     axes.scatter(*places, s=95, marker="o", facecolors="none", edgecolors="black", linewidths=0.9, label="winner of a budget", zorder=6)
 
 
-def _draw_controls(axes: Axes, run: Run, task: str, styles: dict[str, _Style], axis: _Axis) -> None:
+def _draw_controls(axes: Axes, run: Run, task: str, styles: dict[str, Style], axis: _Axis) -> None:
     """The teacher as a line, other controls as points, in their method's colour where they are of one."""
     teacher = teacher_of(run, task)
     if teacher is not None:
@@ -193,17 +214,28 @@ def _floor(run: Run, task: str) -> float:
 
 def _draw_limits(axes: Axes, runs: Sequence[Run], axis: _Axis) -> None:
     """A dotted line at each budget's limit on this cost."""
-    limits = {budget.limits().get(LIMITS[axis.cost]) for run in runs for budget in run.budgets}
+    limits = {budget.limits().get(axis.limit) for run in runs for budget in run.budgets}
     low, high = axes.get_xlim()
+    before, raised = -1.0, False
     for limit in sorted(limit for limit in limits if limit is not None):
         x = limit / axis.divisor
         if low <= x <= high:
+            share = float(axes.transAxes.inverted().transform(axes.transData.transform((x, 0.0)))[0])
+            before, raised = share, share - before < _CLOSE and not raised
             axes.axvline(x, color=GREY, linewidth=0.8, linestyle=":", label="limit of a budget", zorder=0)
             place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-            axes.annotate(format_quantity(limit), (x, 1), (0, 2), ha="center", color=GREY, fontsize=7, **place)
+            axes.annotate(
+                f"{x:.4g}" if axis.cost not in LIMITS else format_quantity(limit),
+                (x, 1),
+                (0, 9 if raised else 2),
+                ha="center",
+                color=GREY,
+                fontsize=7,
+                **place,
+            )
 
 
-def _legend(figure: Figure, panels: Any, styles: dict[str, _Style]) -> None:
+def _legend(figure: Figure, panels: Any, styles: dict[str, Style]) -> None:
     """One legend for all panels: the methods, the front, then every other label once."""
     from matplotlib.lines import Line2D
 
@@ -216,12 +248,12 @@ def _legend(figure: Figure, panels: Any, styles: dict[str, _Style]) -> None:
     )
 
 
-def _logarithmic(axes: Axes) -> None:
-    """A logarithmic cost axis with plain numbers."""
+def _logarithmic(axes: Axes, range_: float) -> None:
+    """A logarithmic cost axis with plain numbers, as many as there is room for over a range of so many times."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if range_ < 100 else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -230,5 +262,7 @@ def _label(axis: _Axis, runs: Sequence[Run]) -> str:
     if axis.cost == "flops":
         sizes = ", ".join(sorted({f"length {run.length}, batch {run.batch}" for run in runs}))
         return f"{axis.multiple}FLOPs (2 per multiply-add; {sizes})"
+    if axis.cost not in LIMITS:
+        return f"predicted latency on {axis.cost.removeprefix(_DEVICE)} (ms)"
     what = "parameters" if axis.cost == "parameters" else "parameters outside the embedding"
     return f"{what} ({axis.multiple})" if axis.multiple else what

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from analysis.best import tested
 from analysis.control_rows import control_rows, teacher_row, truncated_row
 from analysis.corpus import corpus_block, corpus_work
 from analysis.diagnoses import Diagnosis, diagnoses, help_sentences
+from analysis.latency import latency_sentences
 from analysis.method_row import method_row
+from analysis.prices import Price, prices
 from analysis.ranks import RankCorrelation, rank_correlations
 from analysis.rows import Block, Place, Row, joined
 from analysis.runs import Run, open_runs
@@ -31,8 +34,8 @@ class HeadToHead:
     """The comparison: a block for each task and budget. `runs` are the names of the runs that were read.
 
     `corpora`: for each corpus and budget how well pre-trained networks find masked words; `ranks`: how well scores before finishing
-    order the networks; `work`: what was done on corpora, in words; `diagnoses`: how searches went, where a method tells; `facts`: how
-    things were trained, in words.
+    order the networks; `work`: what was done on corpora, in words; `prices`: what n tasks x b budgets cost with each method; `diagnoses`:
+    how searches went, where a method tells; `facts`: how things were trained, in words.
     """
 
     blocks: tuple[Block, ...]
@@ -40,6 +43,7 @@ class HeadToHead:
     corpora: tuple[Block, ...] = ()
     ranks: tuple[RankCorrelation, ...] = ()
     work: tuple[str, ...] = ()
+    prices: tuple[Price, ...] = ()
     diagnoses: tuple[Diagnosis, ...] = ()
     facts: tuple[str, ...] = ()
 
@@ -65,6 +69,11 @@ class HeadToHead:
     def __str__(self) -> str:
         return self.render("table")
 
+    def _repr_html_(self) -> str:
+        from analysis.html import fragment
+
+        return fragment(self)
+
 
 def head_to_head(
     runs: Sequence[Path | str] | Path | str, budgets: Sequence[Budget] | None = None, tasks: Sequence[str] | None = None
@@ -78,7 +87,8 @@ def head_to_head(
     opened = open_runs([runs] if isinstance(runs, str | Path) else runs)
     try:
         _check_tasks(opened, tasks)
-        blocks, corpora, ranks, found = [], [], [], []
+        blocks, corpora, ranks, found, cost = [], [], [], [], []
+        by_name = {run.name: run for run in opened}
         for run in opened:
             for task in [*run.tasks, run.corpus] if tasks is not None else run.tasks:
                 if tasks is None or task in tasks:
@@ -87,17 +97,18 @@ def head_to_head(
                 corpora += [corpus_block(run, budget) for budget in (run.budgets if budgets is None else budgets)]
             ranks += [correlation for method in run.all_methods for correlation in rank_correlations(run, method)]
             found += [d for d in diagnoses(run) if tasks is None or d.task in tasks]
+            cost += prices(run, budgets)
         if not blocks and not corpora:
             places = ", ".join(str(run.path) for run in opened)
             missing = "no budget is given" if any(run.tasks for run in opened) else "nothing was measured yet; go on with `elastibench run`"
             raise UserError(f"{places}: {missing}")
         work = [sentence for run in opened for sentence in corpus_work(run, named=len(opened) > 1)]
+        both = [tuple(tested(block, by_name) for block in joined(some)) for some in (blocks, corpora)]
         facts = [f"{f'{run.name}, ' if len(opened) > 1 else ''}{about}: {text}." for run in opened for about, text in run.facts.items()]
     finally:
         for run in opened:
             run.close()
-    names = tuple(run.name for run in opened)
-    return HeadToHead(joined(blocks), names, joined(corpora), tuple(ranks), tuple(work), tuple(found), tuple(facts))
+    return HeadToHead(both[0], tuple(by_name), both[1], tuple(ranks), tuple(work), tuple(cost), tuple(found), tuple(facts))
 
 
 def _check_tasks(opened: Sequence[Run], tasks: Sequence[str] | None) -> None:
@@ -119,4 +130,5 @@ def _block(run: Run, task: str, budget: Budget, named: bool) -> Block:
     head = f"{run.name}, " if named else ""
     sentences = [verdict(run, task, method, budget, result) for method, result in found.items()]
     sentences += [sentence for method in found for sentence in help_sentences(run, task, method, budget)]
+    sentences += [sentence for method in found for sentence in latency_sentences(run, task, method, budget)]
     return Block(task, budget, run.length, run.batch, tuple(rows), tuple(head + sentence for sentence in sentences))

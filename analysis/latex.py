@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.cells import Footnotes, conventions, parts, remarks
+from analysis.prices import WHAT, prices_table
 
 if TYPE_CHECKING:
     from analysis.head_to_head import HeadToHead
 
+BOLD = "\0"
+"""Marks a cell that is to be bold."""
 _TEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,30 +28,45 @@ def escaped(text: str) -> str:
 
 
 def latex(table: HeadToHead) -> str:
-    """One floating table per task and budget, and per corpus; what was done on corpora in words. Needs `booktabs`."""
-    pieces = ["% needs \\usepackage{booktabs}"]
+    """A floating table of quality and one of costs per task and budget, one per corpus, one of what n tasks x b budgets cost; below in
+    words what was done on corpora. Needs `booktabs` and `graphicx`; tables wider than the line are made to fit."""
+    pieces = [r"% needs \usepackage{booktabs,graphicx}"]
     for part in parts(table):
         notes = Footnotes()
-        headings, body = part.cells(notes)
-        lines = [" & ".join(map(escaped, line)) + r" \\" for line in body]
-        caption = " ".join([part.title + ".", *conventions(part.blocks), *part.sentences])
-        pieces += [
-            r"\begin{table}",
-            r"\centering\small",
-            rf"\caption{{{_words(caption)}}}",
-            rf"\begin{{tabular}}{{{''.join('l' if c.left else 'r' for c in part.columns)}}}",
-            r"\toprule",
-            " & ".join(map(escaped, headings)) + r" \\",
-            r"\midrule",
-            *_ruled(lines, part.breaks),
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par {escaped(line)}" for line in notes.lines()),
-            r"\end{table}",
-            "",
-        ]
+        headings, body = part.cells(notes, lambda text: BOLD + text)
+        lines = [" & ".join(map(_cell, line)) + r" \\" for line in body]
+        caption = " ".join([part.title + ".", *conventions(part.blocks, part.panel), *part.sentences])
+        pieces += _floating(caption, [c.left for c in part.columns], headings, _ruled(lines, part.breaks), notes.lines())
+    if table.prices:
+        headings, body = prices_table(table.prices, named=len(table.runs) > 1)
+        lines = [" & ".join(map(_cell, line)) + r" \\" for line in body]
+        pieces += _floating(WHAT, [heading in ("run", "method") for heading in headings], headings, lines, [])
     pieces += [rf"\par {_words(line)}" for line in remarks(table)]
     return "\n".join(pieces)
+
+
+def _floating(caption: str, left: Sequence[bool], headings: Sequence[str], lines: Sequence[str], notes: Sequence[str]) -> list[str]:
+    return [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{_words(caption)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{''.join('l' if is_left else 'r' for is_left in left)}}}",
+        r"\toprule",
+        " & ".join(map(escaped, headings)) + r" \\",
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *(rf"\par {escaped(line)}" for line in notes),
+        r"\end{table}",
+        "",
+    ]
+
+
+def _cell(text: str) -> str:
+    """Escaped, and bold where it is marked so."""
+    return rf"\textbf{{{escaped(text[len(BOLD) :])}}}" if text.startswith(BOLD) else escaped(text)
 
 
 def _ruled(lines: list[str], breaks: tuple[int, ...]) -> list[str]:

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from analysis.controls import teacher_of
+from analysis.latency import why_not_timed
 from analysis.rows import Place, Row
 from analysis.spending import Cells, Trained, empty, search_cost, training_cost
 from analysis.summary import COST_COLUMNS, QUALITY_COLUMNS, architecture_cells, cost_cells, quality_cells, together
@@ -31,6 +32,7 @@ def method_row(place: Place, method: str, found: list[Winner] | str, by: str = "
         Cells({"search_quality": fmean(w.answer.quality for w in found), "chosen_by": kinds}, {}),
         quality_cells(run, finished, teacher_of(run, task)),
         cost_cells([w.answer.costs for w in found]),
+        Cells({}, why_not_timed(run, task, [w.answer.architecture for w in found])),
         searched,
         training_cost(run, task, method, [Trained(w.seed, w.answer.architecture) for w in found]),
     )

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.statistics import PairedTest, bootstrap_interval, bootstrap_mean, mcnemar, paired_permutation, sign_flips
+from analysis.statistics import (
+    PairedTest,
+    bootstrap_draws,
+    bootstrap_interval,
+    bootstrap_mean,
+    mcnemar,
+    paired_permutation,
+    percentiles,
+    sign_flips,
+)
 
 if TYPE_CHECKING:
     from analysis.runs import Run
@@ -19,23 +28,30 @@ ROUNDS = 500
 """Draws for metrics that are no mean over examples: each draw computes the metric anew for every network."""
 
 
+COUNTED = ("accuracy", "exact_match")
+"""Metrics that are the share of examples that are right."""
+
+
 class NoTestError(Exception):
     """A paired comparison is not possible; the message says why."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """`logits` (n, networks, outputs) of several networks on the same examples; `labels` (n,)."""
+    """`logits` (n, networks, outputs) of several networks on the same examples (of questions F1 and exact match of their answers); `labels`
+    and `ids` of the examples (n,), ids ascending."""
 
     metric: str
     labels: npt.NDArray[Any]
     logits: npt.NDArray[Any]
+    ids: npt.NDArray[Any]
 
     @property
     def correct(self) -> npt.NDArray[np.float64]:
         """Share of the networks that get each example right, shape (n,)."""
-        right: npt.NDArray[np.float64] = (self.logits.argmax(axis=2) == self.labels[:, None]).mean(axis=1)
-        return right
+        right = self.logits[..., 1] if self.metric == "exact_match" else self.logits.argmax(axis=2) == self.labels[:, None]
+        share: npt.NDArray[np.float64] = right.mean(axis=1)
+        return share
 
     def quality(self, rows: npt.NDArray[np.int64]) -> float:
         """The mean over networks of the metric on these examples."""
@@ -52,7 +68,7 @@ def mean_metric(metric: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], f
         if metric in ("matthews", "f1"):
             return float(np.mean([from_confusion(metric, labels, logits[:, i].argmax(axis=1), outputs) for i in range(networks)]))
         classes = tuple(map(str, range(outputs))) if METRICS.get(metric) == "classification" else ()
-        spec = TaskSpec("paired", ("text",), "label", classes, metric, (metric,))
+        spec = TaskSpec("paired", ("text", "text_b"), "label", classes, metric, (metric,))
         return float(np.mean([compute(spec, logits[:, i], labels)[metric] for i in range(networks)]))
 
     return value
@@ -86,7 +102,7 @@ def answers(run: Run, measured: Sequence[Measurement]) -> Answers:
     if any(not np.array_equal(p.ids[order], found[0].ids[orders[0]]) for p, order in zip(found, orders, strict=True)):
         raise NoTestError("the predictions are of different examples")
     logits = np.stack([p.logits[order].reshape(len(order), -1) for p, order in zip(found, orders, strict=True)], axis=1)
-    return Answers(measured[0].metric, found[0].labels[orders[0]], logits)
+    return Answers(measured[0].metric, found[0].labels[orders[0]], logits, found[0].ids[orders[0]])
 
 
 def interval(run: Run, measured: Sequence[Measurement]) -> tuple[float, float] | None:
@@ -95,7 +111,7 @@ def interval(run: Run, measured: Sequence[Measurement]) -> tuple[float, float] |
         given = answers(run, measured)
     except NoTestError:
         return None
-    if given.metric == "accuracy":
+    if given.metric in COUNTED:
         return bootstrap_mean(given.correct)
     rows = np.arange(len(given.labels))
     return bootstrap_interval(lambda _, drawn: given.quality(drawn), rows, rows, rounds=ROUNDS)
@@ -105,7 +121,7 @@ def against_mean(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measure
     """Our networks' mean against theirs, the example being the unit: a permutation test for accuracy, else the 95 % bootstrap interval
     of the difference (groups of different sizes can't be exchanged under a metric that is no mean over examples)."""
     a, b = _same_examples(run, ours, theirs)
-    if a.metric == "accuracy":
+    if a.metric in COUNTED:
         return sign_flips(a.correct - b.correct)
     rows = np.arange(len(a.labels))
     return bootstrap_interval(lambda _, drawn: a.quality(drawn) - b.quality(drawn), rows, rows, rounds=ROUNDS)
@@ -115,7 +131,7 @@ def one_by_one(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measureme
     """Network i of ours against network i of theirs: McNemar for the accuracy of one pair, else a paired permutation that exchanges an
     example's predictions in all pairs (seeds) at once."""
     a, b = _same_examples(run, ours, theirs)
-    if a.metric != "accuracy":
+    if a.metric not in COUNTED:
         return paired_permutation(mean_metric(a.metric), a.labels, a.logits, b.logits, rounds=ROUNDS)
     if len(ours) == 1:
         return mcnemar(a.correct == 1, b.correct == 1)
@@ -125,4 +141,38 @@ def one_by_one(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measureme
 def _same_examples(run: Run, ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> tuple[Answers, Answers]:
     both = answers(run, [*ours, *theirs])
     n = len(ours)
-    return Answers(both.metric, both.labels, both.logits[:, :n]), Answers(both.metric, both.labels, both.logits[:, n:])
+    a, b = (Answers(both.metric, both.labels, part, both.ids) for part in (both.logits[:, :n], both.logits[:, n:]))
+    return a, b
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired test of two groups of networks, and the 95 % bootstrap interval of their difference over examples."""
+
+    test: PairedTest
+    low: float
+    high: float
+
+
+def compared(ours: Answers, theirs: Answers) -> Comparison:
+    """The mean of our networks against the mean of theirs, of whatever run, the example being the unit.
+
+    Accuracy: McNemar's test of one network against one, else a permutation of each example's shares. Other metrics: predictions
+    exchanged example by example, network by network; groups of different sizes can't be exchanged, there the bootstrap's own test stands
+    (Efron and Tibshirani 1993, section 16.4). Raises NoTestError where the examples are not the same.
+    """
+    if not (np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.labels, theirs.labels)):
+        raise NoTestError("the predictions are of different examples")
+    if ours.metric in COUNTED:
+        apart = ours.correct - theirs.correct
+        one = ours.logits.shape[1] == theirs.logits.shape[1] == 1
+        return Comparison(mcnemar(ours.correct == 1, theirs.correct == 1) if one else sign_flips(apart), *bootstrap_mean(apart))
+    rows = np.arange(len(ours.labels))
+    drawn = bootstrap_draws(lambda _, some: ours.quality(some) - theirs.quality(some), rows, rows, ROUNDS)
+    between = percentiles(drawn, 0.95)
+    if ours.logits.shape == theirs.logits.shape:
+        test = paired_permutation(mean_metric(ours.metric), ours.labels, ours.logits, theirs.logits, rounds=ROUNDS)
+        return Comparison(test, *between)
+    seen = ours.quality(rows) - theirs.quality(rows)
+    hits = int((np.abs(drawn[~np.isnan(drawn)] - seen) >= abs(seen) - 1e-12).sum())
+    return Comparison(PairedTest("paired bootstrap", seen, (hits + 1) / (ROUNDS + 1), len(rows)), *between)

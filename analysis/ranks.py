@@ -131,13 +131,23 @@ def _by_task_seed(run: Run, scores: Scores, finished: Scores) -> Scores:
     return {a: {seed: by_seed[there] for seed, there in seeds.get(a, []) if there in by_seed} for a, by_seed in scores.items()}
 
 
-def _pair(run: Run, method: str, task: str, before: tuple[str, Scores], after: tuple[str, Scores]) -> Iterator[RankCorrelation]:
+def score_pairs(run: Run, method: str, task: str) -> tuple[list[float], list[float]]:
+    """With shared weights on `search`, and finished on `validation`, of the architectures that have both; means over common seeds."""
+    return _both(_on_task(run, method, task)[0][1], _on_task(run, method, task)[1][1])
+
+
+def _both(before: Scores, after: Scores) -> tuple[list[float], list[float]]:
     xs, ys = [], []
-    for architecture, scores in before[1].items():
-        seeds = scores.keys() & after[1].get(architecture, {}).keys()
+    for architecture, scores in before.items():
+        seeds = scores.keys() & after.get(architecture, {}).keys()
         if seeds:
             xs.append(fmean(scores[seed] for seed in seeds))
-            ys.append(fmean(after[1][architecture][seed] for seed in seeds))
+            ys.append(fmean(after[architecture][seed] for seed in seeds))
+    return xs, ys
+
+
+def _pair(run: Run, method: str, task: str, before: tuple[str, Scores], after: tuple[str, Scores]) -> Iterator[RankCorrelation]:
+    xs, ys = _both(before[1], after[1])
     if len(xs) >= FEWEST:
         yield RankCorrelation(run.name, method, task, before[0], after[0], len(xs), *correlation(xs, ys))
 

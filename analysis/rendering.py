@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from analysis.cells import Footnotes, alarm_lines, conventions, parts, remarks
+from analysis.cells import STAR, Footnotes, alarm_lines, conventions, parts, remarks
 from analysis.latex import latex
+from analysis.prices import WHAT, prices_table
 from analysis.ranks import SCORES, RankCorrelation, ranks_table
 from analysis.rows import Block
 from methods.costs import CONVENTION
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.head_to_head import HeadToHead
 
 WIDTH = 120
+PRICES = "Cost of n tasks x b budgets (FLOPs)"
 LINES = 3
 
 
@@ -34,9 +36,13 @@ def render(table: HeadToHead, format: str) -> str:
 def _table(table: HeadToHead) -> str:
     pieces, notes = [], Footnotes()
     for part in parts(table):
-        headings, body = part.cells(notes)
+        headings, body = part.cells(notes, lambda text: text + STAR)
         pieces += [part.title, *_aligned(headings, body, [c.left for c in part.columns]), ""]
         pieces += [_wrapped(sentence) for sentence in part.sentences] + [""] * bool(part.sentences)
+    if table.prices:
+        headings, body = prices_table(table.prices, named=len(table.runs) > 1)
+        left = [heading in ("run", "method") for heading in headings]
+        pieces += [PRICES, *_aligned(headings, body, left), "", _wrapped(WHAT), ""]
     below = remarks(table)
     pieces += [_wrapped(line) for line in below] + [""] * bool(below)
     pieces += [_wrapped(line) for line in notes.lines()] + [_wrapped(line) for line in conventions(table.blocks)]
@@ -44,11 +50,11 @@ def _table(table: HeadToHead) -> str:
 
 
 def _aligned(headings: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
-    """Lines within `WIDTH` characters; the architecture column gives way, in up to `LINES` lines a row."""
+    """Lines within `WIDTH` characters; the architecture column, where there is one, gives way, in up to `LINES` lines a row."""
     widths = [max(map(len, column)) for column in zip(headings, *body, strict=True)]
-    place = headings.index("architecture")
+    place = headings.index("architecture") if "architecture" in headings else 0
     room = WIDTH - 2 * (len(widths) - 1) - sum(widths) + widths[place]
-    widths[place] = max(min(widths[place], room), len("architecture"))
+    widths[place] = max(min(widths[place], room), len(headings[place]))
     pad = [str.ljust if is_left else str.rjust for is_left in left]
 
     def line(cells: Sequence[str]) -> str:
@@ -69,9 +75,13 @@ def _wrapped(text: str) -> str:
 def _markdown(table: HeadToHead) -> str:
     pieces, notes = [], Footnotes()
     for part in parts(table):
-        headings, body = part.cells(notes)
+        headings, body = part.cells(notes, lambda text: f"**{text}**")
         pieces += [f"### {part.title}", "", _grid(headings, body, ["left" if c.left else "right" for c in part.columns]), ""]
         pieces += [f"- {sentence}" for sentence in part.sentences] + [""] * bool(part.sentences)
+    if table.prices:
+        headings, body = prices_table(table.prices, named=len(table.runs) > 1)
+        alignment = ["left" if heading in ("run", "method") else "right" for heading in headings]
+        pieces += [f"### {PRICES}", "", _grid(headings, body, alignment), "", WHAT, ""]
     said = [*table.facts, *table.work]
     pieces += [f"- {line}" for line in said] + [""] * bool(said)
     if table.ranks:
@@ -131,6 +141,7 @@ def _json(table: HeadToHead) -> str:
         "runs": list(table.runs),
         "rows": _finite(_records(table)),
         "sentences": [*(sentence for block in table.blocks for sentence in block.sentences), *table.work],
+        "cost_of_tasks_and_budgets": [price.data() for price in table.prices],
         "rank_correlations": [correlation.data() for correlation in table.ranks],
         "diagnostics": _finite([diagnosis.data() for diagnosis in table.diagnoses]),
         "facts": list(table.facts),

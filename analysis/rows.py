@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from methods.budget import Budget
 
 if TYPE_CHECKING:
     from analysis.runs import Run
+    from search.measurement import Measurement
 
 WINDOW = (0.9, 1.0)
 """Random architectures count where their costliest limit is used up to this share."""
@@ -41,6 +42,11 @@ class Row:
     `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less the teacher's, in points
     (hundredths); `retention`: quality over the teacher's. Costs are means over the networks; search and training costs are per seed.
     Of methods trained on a corpus `training_*` hold that work divided by the tasks and budgets it serves, `corpus_*` hold it whole.
+    `latency`: mean seconds by device, as the device's table predicts them; `latency_measured`: as the whole networks were timed.
+
+    Against the best row of its budget: `difference` in points with its 95 % interval over examples, `test` with `p_value`, and `p_holm`,
+    corrected for all rows of the budget. `best`: this is that row; `winner`: every other one is worse by the test (`analysis.best`).
+    `measured`: the networks on `validation` that the row speaks of.
     """
 
     run: str
@@ -75,11 +81,25 @@ class Row:
     training_seconds: float | None = None
     corpus_flops: float | None = None
     corpus_seconds: float | None = None
+    latency: Mapping[str, float] = field(default_factory=dict)
+    latency_measured: Mapping[str, float] = field(default_factory=dict)
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    test: str | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    best: bool = False
+    winner: bool = False
+    measured: tuple[Measurement, ...] = field(default=(), repr=False, compare=False)
     why: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """Every column by name, `why` among them."""
-        return asdict(self)
+        """Every column by name, `why` among them; a column for each device; the measurements themselves are left out."""
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measured", "latency", "latency_measured")}
+        for name in ("latency", "latency_measured"):
+            data |= {f"{name}.{device}": seconds for device, seconds in getattr(self, name).items()}
+        return {**data, "why": dict(self.why)}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search.predictions import Predictions
     from search.selections import Selection
     from search.tables import SearchRow, StageRow
+    from search.timings import Key, Timed
 
 QUALITY_SPLIT = "validation"
 CHOICE_SPLIT = "search"
@@ -58,7 +59,17 @@ class Run:
 
     @cached_property
     def measurements(self) -> list[Measurement]:
-        return self.archive.measurements()
+        """All of the archive; of what was timed as a whole with that latency."""
+        from search.timings import as_measured
+
+        return as_measured(self.archive.measurements(), self.timed)
+
+    @cached_property
+    def timed(self) -> dict[Key, Timed]:
+        """The latencies of winners, as predicted and as measured."""
+        from search.timings import timed_in
+
+        return timed_in(self.archive)
 
     @cached_property
     def stages(self) -> list[StageRow]:
@@ -83,17 +94,17 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks in the order in which they were first measured; the corpus is none."""
-        return list(dict.fromkeys(m.task for m in self.measurements if m.task != self.corpus))
+        """Tasks in the experiment's order; the corpus is none."""
+        return _in_order({m.task: None for m in self.measurements if m.task != self.corpus}, self.planned)
 
     def methods(self, task: str) -> list[str]:
-        """Methods of which something else than a control was measured."""
-        return list(dict.fromkeys(m.architecture.method for m in self.measurements if m.task == task and m.kind != "control"))
+        """Methods of which something else than a control was measured, in the experiment's order."""
+        return _in_order({m.architecture.method: None for m in self.measurements if m.task == task and m.kind != "control"}, self.kinds)
 
     @property
     def all_methods(self) -> list[str]:
         """Methods of which something else than a control was measured anywhere."""
-        return list(dict.fromkeys(m.architecture.method for m in self.measurements if m.kind != "control"))
+        return _in_order({m.architecture.method: None for m in self.measurements if m.kind != "control"}, self.kinds)
 
     @cached_property
     def corpus_methods(self) -> list[str]:
@@ -172,3 +183,9 @@ def _budgets(entries: Sequence[Mapping[str, Any]], file: Path) -> tuple[Budget, 
             raise UserError(f"{file}: budgets[{place}].max_latency: {latency!r} is no mapping; write DEVICE: SECONDS")
         budgets.append(Budget(**limits, max_latency=latency, name=entry.get("name") or ""))
     return tuple(budgets)
+
+
+def _in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
+    """As they stand in the experiment, whatever was measured first; what is not in it comes last."""
+    places = {name: place for place, name in enumerate(known)}
+    return sorted(found, key=lambda name: places.get(name, len(places)))

@@ -88,14 +88,14 @@ def training_cost(run: Run, task: str, method: str, networks: Iterable[Trained],
     tasks, budgets = run.served
     training, corpus = [], []
     for seed, architecture in networks:
-        here = [row for row in on_task if row.seed == seed] if task != run.corpus else _of_seed(on_task, seed)
-        there = _of_seed(on_corpus, run.supernet_seed(seed))
-        own, own_there = _own(here, architecture), _own(there, architecture)
-        common, common_there = (_common(rows) if found_by_search else [] for rows in (here, there))
-        if not own + own_there + common + common_there:
+        here = [row for row in on_task if row.seed == seed] if task != run.corpus else of_seed(on_task, seed)
+        there = of_seed(on_corpus, run.supernet_seed(seed))
+        alone, alone_there = own(here, architecture), own(there, architecture)
+        for_all, for_all_there = (common(rows) if found_by_search else [] for rows in (here, there))
+        if not alone + alone_there + for_all + for_all_there:
             continue
-        training.append(_sum(own + common) + _sum(own_there) / tasks + _sum(common_there) / (tasks * budgets))
-        corpus.append(_sum(own_there + common_there))
+        training.append(_sum(alone + for_all) + _sum(alone_there) / tasks + _sum(for_all_there) / (tasks * budgets))
+        corpus.append(_sum(alone_there + for_all_there))
     if not training:
         return no_training(_NOTHING_RECORDED)
     values = dict(zip(TRAINING_COLUMNS, np.mean(training, axis=0).tolist(), strict=True))
@@ -108,26 +108,27 @@ def training_cost(run: Run, task: str, method: str, networks: Iterable[Trained],
 def common_corpus_work(run: Run, method: str) -> tuple[float, float]:
     """FLOPs and seconds, per supernet, of the stages on the corpus that serve all networks."""
     rows = [row for row in run.stages if (row.task, row.method) == (run.corpus, method)]
-    sums = [_sum(_common(_of_seed(rows, seed))) for seed in run.seeds(run.corpus, method)]
+    sums = [_sum(common(of_seed(rows, seed))) for seed in run.seeds(run.corpus, method)]
     mean = np.mean(sums, axis=0) if sums else np.zeros(4)
     return float(mean[2]), float(mean[3])
 
 
-def _of_seed(rows: Sequence[StageRow], seed: int) -> list[StageRow]:
+def of_seed(rows: Sequence[StageRow], seed: int) -> list[StageRow]:
     """The corpus stages of a seed, and those for all networks that were recorded under a single other seed: they serve every seed."""
     mine = [row for row in rows if row.seed == seed]
     names = {row.stage for row in mine}
-    others = [row for row in _common(rows) if row.stage not in names]
+    others = [row for row in common(rows) if row.stage not in names]
     once = [row for row in others if sum(other.stage == row.stage for other in others) == 1]
     return mine + once if mine else []
 
 
-def _common(rows: Sequence[StageRow]) -> list[StageRow]:
+def common(rows: Sequence[StageRow]) -> list[StageRow]:
     """Those that serve no single architecture; the name alone says it, so any architecture may be asked about."""
     return [row for row in rows if serves(row.stage, _ANY) is None]
 
 
-def _own(rows: Sequence[StageRow], architecture: Architecture | None) -> list[StageRow]:
+def own(rows: Sequence[StageRow], architecture: Architecture | None) -> list[StageRow]:
+    """Those that serve this architecture alone."""
     return [row for row in rows if architecture is not None and serves(row.stage, architecture)]
 
 

@@ -16,13 +16,15 @@ Metric = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 EXACT_EXAMPLES = 12
 """Up to that many examples every exchange is enumerated (4,096), so that the p-value is exact."""
+_AT_ONCE = 4_000_000
+"""So many examples are drawn at a time: 32 MB."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
     """A two-sided test of A against B on the same examples; `difference` is A minus B in the metric's own unit."""
 
-    name: Literal["McNemar, exact", "paired permutation"]
+    name: Literal["McNemar, exact", "paired permutation", "paired bootstrap"]
     difference: float
     p_value: float
     examples: int
@@ -85,18 +87,38 @@ def bootstrap_interval(
     metric: Metric, labels: npt.ArrayLike, predictions: npt.ArrayLike, level: float = 0.95, rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile interval of a metric over examples drawn with replacement. Draws in which the metric is undefined are left out."""
+    return percentiles(bootstrap_draws(metric, labels, predictions, rounds, seed), level)
+
+
+def bootstrap_draws(
+    metric: Metric, labels: npt.ArrayLike, predictions: npt.ArrayLike, rounds: int = 1000, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """The metric on examples drawn with replacement, shape (rounds,)."""
     truth, answers = _paired(np.asarray(labels), np.asarray(predictions))
     rng = np.random.default_rng(seed)
-    rows = rng.integers(0, len(truth), (rounds, len(truth)))
-    return _percentiles([metric(truth[r], answers[r]) for r in rows], level)
+    return np.array([metric(truth[r], answers[r]) for r in (rng.integers(0, len(truth), len(truth)) for _ in range(rounds))])
 
 
 def bootstrap_mean(scores: npt.ArrayLike, level: float = 0.95, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
     """Percentile interval of the mean of per-example scores, shape (n,)."""
+    from scipy.stats import bootstrap
+
     values = np.asarray(scores, dtype=float)
     _paired(values, values)
-    rows = np.random.default_rng(seed).integers(0, len(values), (rounds, len(values)))
-    return _percentiles(values[rows].mean(axis=1), level)
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    batch = max(1, _AT_ONCE // len(values))
+    with np.errstate(invalid="ignore"):
+        found = bootstrap(
+            (values,),
+            np.mean,
+            n_resamples=rounds,
+            batch=batch,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
@@ -127,7 +149,8 @@ def _permutation_p(gap: Callable[[npt.NDArray[np.bool_]], float], seen: float, n
     return (hits + 1) / (rounds + 1)
 
 
-def _percentiles(values: npt.ArrayLike, level: float) -> tuple[float, float]:
+def percentiles(values: npt.ArrayLike, level: float) -> tuple[float, float]:
+    """The middle `level` of some draws; those that are no number are left out."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     known = [v for v in np.asarray(values, dtype=float).tolist() if not math.isnan(v)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.description import describe
 from analysis.paired import interval
@@ -40,6 +40,7 @@ def quality_cells(run: Run, measured: Sequence[Measurement], teacher: Measuremen
         "highest": max(qualities),
         "networks": len(measured),
         "seeds": len({m.seed for m in measured}),
+        "measured": tuple(measured),
     }
     why = {} if spread is not None else {"spread": "one network"}
     if between is None:
@@ -61,8 +62,12 @@ def gap_cells(quality: float, teacher: Measurement | None) -> Cells:
 
 
 def cost_cells(costs: Sequence[Costs]) -> Cells:
-    """Mean costs of the networks."""
-    return Cells({name: fmean(getattr(c, name) for c in costs) for name in COST_COLUMNS}, {})
+    """Mean costs of the networks; the latency of devices that are known of all of them."""
+    values: dict[str, Any] = {name: fmean(getattr(c, name) for c in costs) for name in COST_COLUMNS}
+    for kind in ("latency", "latency_measured"):
+        seconds: list[Mapping[str, float]] = [getattr(c, kind) for c in costs]
+        values[kind] = {device: fmean(s[device] for s in seconds) for device in seconds[0] if all(device in s for s in seconds)}
+    return Cells(values, {})
 
 
 def architecture_cells(architectures: Sequence[Architecture]) -> Cells:

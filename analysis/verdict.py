@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from search.measurement import Measurement
 
 LEVEL = 0.05
+HELPED, UNHELPFUL = "So the search helped", "So the search did not help measurably."
+"""How conclusions begin."""
 
 
 def verdict(run: Run, task: str, method: str, budget: Budget, winners: Sequence[Winner] | str) -> str:
@@ -94,12 +96,12 @@ def _conclusion(beyond_typical: bool | None, beyond_best: bool | None) -> str:
     if beyond_typical is None:
         return "Whether that is more than chance is not known."
     if not beyond_typical:
-        return "So the search did not help measurably."
+        return UNHELPFUL
     if beyond_best:
-        return "So the search helped, even against the best of them."
+        return f"{HELPED}, even against the best of them."
     if beyond_best is None:
-        return "So the search helped against a random choice."
-    return "So the search helped against a random choice, but not measurably more than trying those random ones and keeping the best."
+        return f"{HELPED} against a random choice."
+    return f"{HELPED} against a random choice, but not measurably more than trying those random ones and keeping the best."
 
 
 def _points(difference: float) -> str:

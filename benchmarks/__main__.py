@@ -1,7 +1,33 @@
 """Runs every benchmark in turn: `python -m benchmarks`."""
 
-from benchmarks import augmentation, blockwise, corpus_memory, costs, derivation, search, selection
+from benchmarks import (
+    augmentation,
+    blockwise,
+    corpus_memory,
+    costs,
+    derivation,
+    dynabert_memory,
+    dynabert_networks,
+    dynabert_step,
+    evaluation,
+    query,
+    search,
+    selection,
+)
 
 if __name__ == "__main__":
-    for module in (costs, derivation, search, selection, augmentation, corpus_memory, blockwise):
+    for module in (
+        costs,
+        derivation,
+        dynabert_step,
+        dynabert_networks,
+        dynabert_memory,
+        evaluation,
+        query,
+        search,
+        selection,
+        augmentation,
+        corpus_memory,
+        blockwise,
+    ):
         module.main()

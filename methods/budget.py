@@ -44,6 +44,11 @@ def format_quantity(number: float) -> str:
     return f"{number:.4g}"
 
 
+def amount(name: str, value: float) -> str:
+    """What a limit of that name speaks of, in its unit: 8.2M, 12 ms."""
+    return f"{1e3 * value:.4g} ms" if name.startswith("max_latency") else format_quantity(value)
+
+
 @dataclass(frozen=True)
 class Budget:
     """Any subset of the limits; an architecture meets it when no cost exceeds its limit.
@@ -84,6 +89,11 @@ class Budget:
         plain = {name: max(used[name], 1.0) for name in LIMITS if getattr(self, name) is not None}
         return Budget(**plain, max_latency={device: used[f"max_latency.{device}"] for device in self.max_latency}, name=self.name)
 
+    def _repr_html_(self) -> str:
+        from methods.showing import card
+
+        return card(f"budget {self.name}".rstrip(), self.limits())
+
     def label(self) -> str:
         """The budget in one line: its name, else its limits."""
-        return self.name or ", ".join(f"{name} {format_quantity(limit)}" for name, limit in self.limits().items()) or "no limit"
+        return self.name or ", ".join(f"{name} {amount(name, limit)}" for name, limit in self.limits().items()) or "no limit"

@@ -16,19 +16,25 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from methods.recipe import Hardware
-from methods.tasks.batches import evaluation_batches
+from methods.tasks.batches import token_batches
 from methods.tasks.metrics import compute
 
 if TYPE_CHECKING:
-    from methods.tasks.batches import Collate
+    from methods.tasks.batches import Collate, Encoded
     from methods.tasks.task import Split, TaskSpec
 
 Run = Callable[[Mapping[str, Tensor]], ModelOutput]
+Batches = list[tuple[list[int], dict[str, Tensor]]]
+TOKENS = {"cpu": 1024, "cuda": 32_768}
+"""Of a batch: states that stay in the processor's cache; on a GPU enough to keep it busy."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` by name; `logits` (n, outputs) float32 and `ids` (n,) in the split's order; `seconds` of the forward passes."""
+    """`metrics` by name; `logits` (n, outputs) float32 and `ids` (n,) in the split's order; `seconds` of the forward passes.
+
+    Of questions `logits` holds what the answers are worth: F1 and exact match, (n, 2).
+    """
 
     metrics: dict[str, float]
     logits: npt.NDArray[np.float32]
@@ -36,20 +42,19 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(
-    run: Run, collate: Collate, split: Split, task: TaskSpec, hardware: Hardware | None = None, batch_size: int = 128
-) -> Evaluation:
+def evaluate(run: Run, collate: Collate, split: Split, task: TaskSpec, hardware: Hardware | None = None) -> Evaluation:
     """Scores `run` (batch -> output with logits) on every row of the split; the model behind it is expected in eval mode."""
     hardware = hardware or Hardware()
-    batches = _batches(cast(Hashable, collate), split.digest, batch_size, hardware.device, _Held(split))
+    encoded, batches = _batches(cast(Hashable, collate), split.digest, hardware.device, _Held(split))
     started = time.monotonic()
     pieces, order = [], []
     with torch.inference_mode(), torch.autocast(hardware.device, torch.bfloat16, enabled=hardware.precision == "bf16"):
         for rows, batch in batches:
-            pieces.append(run(batch)["logits"].float().cpu())
+            pieces.append(encoded.kept(run(batch)["logits"], batch).float().cpu())
             order.extend(rows)
-    logits = np.empty((len(split), pieces[0].shape[-1]), dtype=np.float32)
-    logits[np.array(order)] = torch.cat(pieces).numpy()
+    kept = np.empty((len(encoded), pieces[0].shape[-1]), dtype=np.float32)
+    kept[np.array(order)] = torch.cat(pieces).numpy()
+    logits = encoded.outputs(kept)
     seconds = time.monotonic() - started
     return Evaluation(compute(task, logits, split.labels), logits, np.asarray(split.ids), seconds)
 
@@ -68,11 +73,11 @@ class _Held:
 
 
 @lru_cache(maxsize=8)
-def _batches(collate: Collate, digest: str, batch_size: int, device: str, held: _Held) -> list[tuple[list[int], dict[str, Tensor]]]:  # noqa: ARG001
-    """Tokenised, length-bucketed batches, made once per collate and split."""
+def _batches(collate: Collate, digest: str, device: str, held: _Held) -> tuple[Encoded, Batches]:  # noqa: ARG001
+    """The tokenised split and its length-bucketed batches, made once per collate and split."""
     encoded = collate.encode(held.split)
-    groups = evaluation_batches(encoded.lengths, batch_size)
-    return [(rows, {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}) for rows in groups]
+    groups = token_batches(encoded.lengths, TOKENS[device])
+    return encoded, [(rows, {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}) for rows in groups]
 
 
 def weights_digest(module: nn.Module) -> str:

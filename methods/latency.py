@@ -50,7 +50,8 @@ class Timing(_Record):
 class Fingerprint(_Record):
     """What the times depend on besides the network; `batch` texts of `length` tokens, `threads` within an operation.
 
-    `clock`: `wall`, or where there is one thread its `processor` time, which does not count what other processes took.
+    `clock`: `wall`, or where there is one thread its `processor` time, which does not count what other processes took, or on a GPU
+    `events`. `runtime`: name and version of what ran the networks. `processor`: the GPU's name where `device` is `cuda`.
     """
 
     processor: str
@@ -58,9 +59,11 @@ class Fingerprint(_Record):
     system: str
     torch: str
     backend: str
+    runtime: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"
     threads: Count
     dtype: str
-    clock: Literal["wall", "processor"] = "wall"
+    clock: Literal["wall", "processor", "events"] = "wall"
     batch: Count
     length: Count
 
@@ -77,13 +80,17 @@ class HeldOutError(_Record):
 
 
 class LatencyTable(_Record):
-    """A device profile. `parts`: by `key_of`; `calibrated_on` networks gave `scale` and `fixed`; `warnings` say what disturbed it."""
+    """A device profile. `parts`: by `key_of`; `interpolated`: seconds of parts between measured ones of their kind.
+
+    `calibrated_on` networks gave `scale` and `fixed`; `warnings` say what disturbed it.
+    """
 
     format: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     measured_at: str
     fingerprint: Fingerprint
     parts: dict[str, Timing]
+    interpolated: dict[str, Seconds] = Field(default_factory=dict)
     scale: Positive
     fixed: Seconds
     calibrated_on: Annotated[int, Field(ge=0)]
@@ -116,8 +123,12 @@ class LatencyTable(_Record):
         write_atomically(Path(path), json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
 
     def keys(self) -> tuple[str, ...]:
-        """The parts that were measured."""
-        return tuple(self.parts)
+        """The parts whose seconds are known, those that were measured first."""
+        return (*self.parts, *self.interpolated)
+
+    def knows(self, spec: NetworkSpec) -> bool:
+        """Whether it has all parts of a network."""
+        return all(piece in self._known or key_of(piece) in self.parts or key_of(piece) in self.interpolated for piece in pieces_of(spec))
 
     def part(self, part: Part, width: int = 0) -> float:
         """Seconds of a part, as measured by itself; `width` of the hidden state that comes in, where the part does not say it.
@@ -137,13 +148,13 @@ class LatencyTable(_Record):
     def _seconds(self, piece: Piece) -> float:
         if piece not in self._known:
             key = key_of(piece)
-            if key not in self.parts:
+            if key not in self.parts and key not in self.interpolated:
                 f = self.fingerprint
                 raise UserError(
                     f"latency table {self.name} ({f.processor}, batch {f.batch}, length {f.length}): the part {key} was not measured;"
                     " measure it with elastibench latency and the experiment whose networks have it"
                 )
-            self._known[piece] = self.parts[key].mean
+            self._known[piece] = self.parts[key].mean if key in self.parts else self.interpolated[key]
         return self._known[piece]
 
 

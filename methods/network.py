@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from methods.backbone import BackboneConfig
 
 FORMAT = 1
+_NEVER = -1e4
+"""A logit whose probability is zero in float32."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Network(nn.Module):
         attention_mask_b: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> ModelOutput:
-        """`input_ids` (B, L) and masks alike; `labels` (B,), for `mlm` (B, L) with -100 where nothing is asked."""
+        """`input_ids` (B, L) and masks alike; `labels` (B,), for `span` (B, 2) first and last token, for `mlm` (B, L) with -100 where
+        nothing is asked."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         texts = [(self.stem(input_ids, mask, token_type_ids), mask)]
         if input_ids_b is not None:
@@ -84,31 +87,51 @@ class Network(nn.Module):
         return head_output(self.spec.task, self.head(states, mask, *extra), states, labels)
 
 
+@dataclass
+class SpanOutput(QuestionAnsweringModelOutput):
+    """`logits` (B, L, 2): start and end logits in one."""
+
+    logits: Tensor | None = None
+
+
 def head_output(task: Head, logits: Tensor, states: tuple[Tensor, ...], labels: Tensor | None = None) -> ModelOutput:
     """Logits and states under the field names of `transformers`, with the task's loss where labels are given."""
     if task.kind == "none":
         return BaseModelOutput(last_hidden_state=logits, hidden_states=states)
-    if task.kind == "span":
-        return QuestionAnsweringModelOutput(start_logits=logits[..., 0], end_logits=logits[..., 1], hidden_states=states)
     loss = None if labels is None else task_loss(task, logits, labels)
+    if task.kind == "span":
+        return SpanOutput(loss=loss, start_logits=logits[..., 0], end_logits=logits[..., 1], hidden_states=states, logits=logits)
     output = MaskedLMOutput if task.kind == "mlm" else SequenceClassifierOutput
     return output(loss=loss, logits=logits, hidden_states=states)
 
 
 def task_loss(task: Head, logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy for classification and masked words, mean squared error for regression; means over the batch."""
+    """Cross-entropy for classification and masked words, for spans the mean of those of start and end, mean squared error for regression;
+    means over the batch."""
     if task.kind == "regression":
         return F.mse_loss(logits.squeeze(-1).float(), labels.float())
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1))
+    rows = distributions(task, logits)
+    return F.cross_entropy(rows.reshape(-1, rows.shape[-1]).float(), labels.reshape(-1))
+
+
+def distributions(task: Head, logits: Tensor) -> Tensor:
+    """Logits whose last dimension is what is chosen from, as losses need them: of spans (B, L, 2) as (2B, L), start and end of each row one
+    after the other; all others as they are. Padded places stay finite at any temperature."""
+    return logits.transpose(1, 2).flatten(0, 1).float().clamp(min=_NEVER) if task.kind == "span" else logits
 
 
 def save_network(network: Network, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, **about: Any) -> None:
     """Writes `model.safetensors`, `config.json` (spec and whatever `about` says) and the tokenizer's files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}, folder / "model.safetensors")
+    save_description(network.spec, folder, tokenizer, **about)
+
+
+def save_description(spec: NetworkSpec, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, **about: Any) -> None:
+    """What `save_network` writes beside the weights."""
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    text = json.dumps({"format": FORMAT, "library": "elastibench", **about, "network": network.spec.to_dict()}, indent=1)
+    text = json.dumps({"format": FORMAT, "library": "elastibench", **about, "network": spec.to_dict()}, indent=1)
     (folder / "config.json").write_text(text + "\n")
 
 

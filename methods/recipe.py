@@ -65,11 +65,15 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how numbers are computed; part of the resolved experiment."""
+    """Where and how numbers are computed; part of the resolved experiment.
+
+    `checkpoint_seconds`: after so many seconds of training what is trained so far is saved; no number depends on it.
+    """
 
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = 1
+    checkpoint_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,10 @@ class TaskRecipe(Recipe):
     def check(self, backbone: BackboneConfig, task: TaskSpec) -> None:
         """Looks at what the options name before anything is trained. Raises UserError where it is missing or fits neither."""
 
+    def about(self) -> dict[str, str]:
+        """What a reader has to know of how this was trained and no table shows, by subject."""
+        return {}
+
     @abstractmethod
     def train(self, context: Context) -> Supernet:
         """Runs all stages (or reads their results) and returns the trained supernet in eval mode."""
@@ -170,7 +178,7 @@ class TaskRecipe(Recipe):
 
     def score(self, context: Context, supernet: Supernet, architecture: Architecture) -> Callable[[Batch], ModelOutput]:  # noqa: ARG002
         """How an architecture of the trained supernet is evaluated with shared weights: from a batch to what a network answers."""
-        return partial(supernet.forward, architecture=architecture)
+        return partial(supernet.logits, architecture=architecture)
 
     def rows_before_score(self, context: Context) -> int:  # noqa: ARG002 (one signature)
         """So many rows of `train` are read through an architecture before `score` can evaluate it: part of what a search costs."""
@@ -259,6 +267,16 @@ class CorpusRecipe(Recipe):
     def check(self, space: SearchSpace, backbone: BackboneConfig, variants: Sequence[str]) -> None:
         """Looks at what the options ask for before anything is trained; `variants`: those that the experiment asks for. Needs no weights
         and no text. Raises UserError where it cannot work out."""
+
+    parts: int = 0
+    """So many parts of the supernet can be trained by themselves, each in any process, before `train` reads them."""
+
+    def prepare(self, context: CorpusContext) -> None:
+        """Runs the stages that serve all seeds, or reads their results."""
+
+    def train_part(self, context: CorpusContext, part: int) -> None:  # noqa: ARG002 (one signature)
+        """Trains one of `parts` (from 0) and nothing else."""
+        raise ValueError(f"there is no part {part} to train by itself")
 
     @abstractmethod
     def train(self, context: CorpusContext) -> Supernet:

@@ -59,6 +59,11 @@ class Architecture:
         data = json.loads(text)
         return cls.of(data["method"], data["choices"])
 
+    def _repr_html_(self) -> str:
+        from methods.showing import card
+
+        return card(f"{self.method} {self.id[:8]}", self.choices)
+
 
 @dataclass(frozen=True)
 class Choice:

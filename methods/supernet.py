@@ -36,6 +36,11 @@ class Supernet(nn.Module, ABC):
     def forward(self, batch: Batch, architecture: Architecture) -> ModelOutput:
         """Logits and hidden states of one architecture, as `Network` returns them."""
 
+    def logits(self, batch: Batch, architecture: Architecture) -> ModelOutput:
+        """`forward` where nothing but the logits will be read: what they do not depend on may be left out."""
+        output: ModelOutput = self(batch, architecture)
+        return output
+
     def spec(self, architecture: Architecture, form: Form = "hosted") -> NetworkSpec:
         """The architecture's network; the hosted form is the one that gives this supernet's logits."""
         return self.space.spec(architecture, self.backbone, self.head_kind, form)

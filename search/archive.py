@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,17 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from methods.errors import UserError
 from methods.recipe import StageRecord
+from search.columns import NUMBERS, TEXTS, Columns, Gathered
 from search.database import first_line, open_database
 from search.measurement import Key, Kind, Measurement
 from search.predictions import Predictions, file_name
 from search.tables import KEY, MEASUREMENTS, META, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
 
 _NOTE = "note: "
+_CHUNK = 10_000
+"""Rows that are read, or asked for, at a time."""
 _INSERT = insert(MEASUREMENTS)
 _OF_KEY = select(MEASUREMENTS).where(*(MEASUREMENTS.c[name] == bindparam(name) for name in KEY))
 """Made once: putting a statement together takes longer than executing it."""
@@ -81,6 +87,37 @@ class Archive:
         wanted = {"task": task, "method": method, "kind": kind, "split": split}
         rows = self._rows(MEASUREMENTS, {name: value for name, value in wanted.items() if value is not None})
         return [self._measurement(row) for row in rows]
+
+    def columns(self, task: str | None = None, method: str | None = None) -> Columns:
+        """The same as arrays, of one task and method where named; measurements are read one by one when asked for."""
+        names = ("id", "architecture_id", *TEXTS[1:], *NUMBERS, "quality", "latency")
+        query = select(*(MEASUREMENTS.c[name] for name in names)).order_by(MEASUREMENTS.c.id)
+        for name, value in _given(task, method).items():
+            query = query.where(MEASUREMENTS.c[name] == value)
+        places: list[npt.NDArray[np.int64]] = []
+
+        def fetch(rows: npt.NDArray[np.int64]) -> list[Measurement]:
+            return self._with_ids(np.concatenate(places)[rows].tolist())
+
+        gathered = Gathered(fetch)
+        with self._transaction() as connection:
+            result = connection.execution_options(yield_per=_CHUNK).execute(query)
+            for chunk in result.partitions():
+                read = dict(zip(names, zip(*chunk, strict=True), strict=True))
+                places.append(np.array(read["id"], dtype=np.int64))
+                texts = {**{name: read[name] for name in TEXTS[1:]}, "run": ("",) * len(chunk)}
+                latency = [json.loads(text) if len(text) > 2 else {} for text in read["latency"]]
+                gathered.add(read["architecture_id"], texts, {name: read[name] for name in NUMBERS}, read["quality"], latency)
+        return gathered.columns()
+
+    def _with_ids(self, ids: list[int]) -> list[Measurement]:
+        """The measurements of these row ids, in that order."""
+        rows: dict[int, dict[str, Any]] = {}
+        with self._transaction() as connection:
+            for start in range(0, len(ids), _CHUNK):
+                some = select(MEASUREMENTS).where(MEASUREMENTS.c.id.in_(ids[start : start + _CHUNK]))
+                rows |= {row["id"]: dict(row) for row in connection.execute(some).mappings()}
+        return [self._measurement(rows[i]) for i in ids]
 
     def predictions(self, key: Key) -> Predictions | None:
         """The predictions of a measurement, if they were kept. Raises UserError where their file is damaged."""

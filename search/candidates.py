@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from methods.costs import Costs
 from methods.space import Architecture
+from search.columns import Columns
 from search.measurement import Kind, Measurement
 
 
@@ -68,39 +70,14 @@ def rankable(quality: float) -> float:
 def candidates(measurements: Iterable[Measurement], kind: Kind, split: str = "search") -> list[Candidate]:
     """The architectures measured in this kind on this split, in order of first appearance.
 
-    Hand over all of a run, in the order in which they were added: where a seed's supernet was trained again, scores of the weights
-    before do not count, neither with `shared` weights nor `finished` from them; of one architecture the last measurement counts.
+    Hand over all of a run, in the order in which they were added: what was measured of a supernet that was trained again since does not
+    count (`Columns.current`); of one architecture and seed the last measurement counts.
     """
-    everything = list(measurements)
-    current = _shared_of_last_weights(everything, split) if kind == "shared" else _since_last_weights(everything)
-    groups: dict[Architecture, dict[int, Measurement]] = {}
-    for m in current:
-        if m.kind == kind and m.split == split:
-            groups.setdefault(m.architecture, {})[m.seed] = m
-    return [Candidate(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in groups.values()]
-
-
-def _whose(m: Measurement) -> tuple[str, str, int]:
-    return m.task, m.architecture.method, m.seed
-
-
-def _shared_of_last_weights(everything: Sequence[Measurement], split: str) -> list[Measurement]:
-    """With shared weights on the split: those of the supernet measured last, per task, method and seed."""
-    found = [m for m in everything if m.kind == "shared" and m.split == split]
-    last = {_whose(m): m.weights_digest for m in found}
-    return [m for m in found if m.weights_digest == last[_whose(m)]]
-
-
-def _since_last_weights(everything: Sequence[Measurement]) -> list[Measurement]:
-    """Those added since the present supernet was first searched; all of them where it was trained only once."""
-    digests: dict[tuple[str, str, int], dict[str, int]] = {}
-    present: dict[tuple[str, str, int], str] = {}
-    for i, m in enumerate(everything):
-        if m.kind == "shared" and m.split == "search":
-            digests.setdefault(_whose(m), {}).setdefault(m.weights_digest, i)
-            present[_whose(m)] = m.weights_digest
-    since = {who: first[present[who]] for who, first in digests.items() if len(first) > 1}
-    return [m for i, m in enumerate(everything) if i >= since.get(_whose(m), 0)]
+    found = list(measurements)
+    groups = Columns.of(found).groups(kind, split)
+    gathered = (Candidate(tuple(found[row] for row in groups.rows_of(place))) for place in range(len(groups)))
+    first = {architecture: place for place, architecture in reversed(list(enumerate(m.architecture for m in found)))}
+    return sorted(gathered, key=lambda candidate: first[candidate.architecture])
 
 
 class Scored(Protocol):
@@ -123,17 +100,30 @@ COSTS: dict[str, Callable[[Costs], float]] = {
 }
 
 
-def pareto_front(scored: Iterable[S], cost: str | Callable[[Costs], float] = "flops") -> list[S]:
+class Front(list[S]):
+    """A list that shows itself as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        from methods.showing import grid
+
+        rows = [(s.architecture.method, s.architecture.id[:8], s.quality, s.costs.flops, s.costs.parameters) for s in self]
+        return grid(f"front of {len(self)}", ("method", "architecture", "quality", "FLOPs", "parameters"), rows)
+
+
+def pareto_front(scored: Iterable[S], cost: str | Callable[[Costs], float] = "flops") -> Front[S]:
     """Those that no other beats, cost ascending: no other costs at most as much and is at least as good, one of the two strictly.
 
     `cost`: a name of `COSTS`, or a function. Of equals the one with the smallest id stays. Hand over one kind on one split.
     """
     of = COSTS[cost] if isinstance(cost, str) else cost
     items = list(scored)
-    if not items:
-        return []
-    spent = np.array([of(item.costs) for item in items])
-    quality = np.array([rankable(item.quality) for item in items])
-    order = np.lexsort((np.array([item.architecture.id for item in items]), -quality, spent))
-    best_before = np.concatenate(([-np.inf], np.maximum.accumulate(quality[order])[:-1]))
-    return [items[i] for i in order[quality[order] > best_before]]
+    spent = np.array([of(item.costs) for item in items], dtype=np.float64)
+    quality = np.array([rankable(item.quality) for item in items], dtype=np.float64)
+    return Front(items[i] for i in unbeaten(spent, quality, np.array([item.architecture.id for item in items], dtype=np.str_)))
+
+
+def unbeaten(spent: npt.NDArray[Any], quality: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Places (of n) of the front, cost ascending; arrays of shape (n,): cost, quality, and what orders equals."""
+    order = np.lexsort((ids, -quality, spent))
+    best_before = np.concatenate(([-np.inf], np.maximum.accumulate(quality[order])))[: len(order)]
+    return order[quality[order] > best_before]

@@ -17,6 +17,19 @@ from search.strategies.strategy import CostOf
 
 if TYPE_CHECKING:
     from methods.latency import LatencyTable
+    from methods.network import NetworkSpec
+
+
+def costs_on(spec: NetworkSpec, length: int, batch: int, devices: Mapping[str, LatencyTable]) -> Costs:
+    """Costs of any network, latency on those devices whose tables have all its parts."""
+    latency = {device: table.network(spec) for device, table in devices.items() if table.knows(spec)}
+    return replace(costs(spec, length, batch), latency=latency)
+
+
+def known_to_fit(budget: Budget, devices: Mapping[str, LatencyTable], length: int, batch: int, spec: NetworkSpec) -> bool:
+    """Whether all that the budget limits is known of a network, and within the limits."""
+    used = costs_on(spec, length, batch, devices)
+    return budget.limits().keys() <= used.measured_against().keys() and budget.met_by(used)
 
 
 @dataclass
@@ -34,10 +47,14 @@ class CostFunction:
 
     def __call__(self, architecture: Architecture) -> Costs:
         if architecture not in self._known:
-            spec = self.space.spec(architecture, self.backbone, self.head)
+            spec = self.spec(architecture)
             latency = {device: table.network(spec) for device, table in self.devices.items()}
             self._known[architecture] = replace(costs(spec, self.length, self.batch), latency=latency)
         return self._known[architecture]
+
+    def spec(self, architecture: Architecture) -> NetworkSpec:
+        """The deployed network."""
+        return self.space.spec(architecture, self.backbone, self.head)
 
     @cached_property
     def least(self) -> dict[str, float]:

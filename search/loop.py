@@ -105,10 +105,10 @@ def search(
     `objectives`: costs, by the names of their limits. With them there is one pass, which looks for the front of quality and these costs
     within the widest of the limits that all budgets have.
 
-    `evaluate` takes the architectures of a generation that nobody knows yet and yields measurement and predictions of each, in the
-    order given; every one is committed as it arrives. `known` answers from the archive. `evaluations`: distinct architectures measured
-    or answered per pass (None: the strategy's own number), so that a search that was interrupted and is run again goes the same way
-    and ends with the same measurements. `progress` hears (done, total).
+    `evaluate` takes the architectures of a generation that nobody knows yet and yields measurement and predictions of each, in any
+    order; every one is committed as it arrives, and told to the strategy in the order of asking. `known` answers from the archive.
+    `evaluations`: distinct architectures measured or answered per pass (None: the strategy's own number), so that a search that was
+    interrupted and is run again goes the same way and ends with the same measurements. `progress` hears (done, total).
     Raises UserError for an unknown strategy or objective, a space that it can't search, and a budget that no architecture meets.
     """
     if evaluations is not None and evaluations < 1:
@@ -211,28 +211,36 @@ class _Runner:
         fitting = [a for a in asked if any(limits.met_by(costs[a]) for limits in self.limits)]
         answers = {a: self.recall(a) for a in fitting}
         unknown = [a for a in fitting if answers[a] is None]
-        results = iter(self.evaluate(unknown)) if unknown else iter(())
+        arriving = self._arriving(unknown, costs)
         for architecture in asked:
             violations = self.problem.budget.violations(costs[architecture])
             if architecture not in answers:
                 self._reject(strategy, architecture, violations)
                 continue
-            measurement = answers[architecture] or self._next(results, architecture, costs[architecture])
+            while (measurement := answers[architecture]) is None:
+                arrived = next(arriving, None)
+                if arrived is None:
+                    raise ValueError(f"the evaluator answered with nothing for {architecture}")
+                answers[arrived.architecture] = arrived
             self.measurements.append(measurement)
             self.in_vain = 0
             self.done.add()
             strategy.tell(architecture, measurement.quality, violations)
 
-    def _next(self, results: Iterator[Evaluated], architecture: Architecture, costs: Costs) -> Measurement:
-        result = next(results, None)
-        if result is None or result[0].architecture != architecture:
-            raise ValueError(f"the evaluator answered with {result and result[0].architecture} where {architecture} was next")
-        measurement, predictions = result
-        if measurement.costs.flops != costs.flops or measurement.costs.parameters != costs.parameters:
-            raise ValueError(f"{architecture}: measured with costs {measurement.costs}, searched with {costs}")
-        self.keep(measurement, predictions)
-        self.evaluated += 1
-        return measurement
+    def _arriving(self, unknown: Sequence[Architecture], costs: dict[Architecture, Costs]) -> Iterator[Measurement]:
+        """What the evaluator makes of them, committed, as it arrives."""
+        left = set(unknown)
+        for measurement, predictions in self.evaluate(unknown) if unknown else ():
+            architecture = measurement.architecture
+            if architecture not in left:
+                raise ValueError(f"the evaluator answered with {architecture}, which was not asked for, or was answered before")
+            left.remove(architecture)
+            used, known = measurement.costs, costs[architecture]
+            if used.flops != known.flops or used.parameters != known.parameters:
+                raise ValueError(f"{architecture}: measured with costs {used}, searched with {known}")
+            self.keep(measurement, predictions)
+            self.evaluated += 1
+            yield measurement
 
     def _reject(self, strategy: Strategy, architecture: Architecture, violations: dict[str, float]) -> None:
         self.infeasible += 1

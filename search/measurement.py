@@ -11,6 +11,10 @@ from methods.space import Architecture
 
 Kind = Literal["predicted", "shared", "assembled", "finished", "control"]
 Key = tuple[str, str, str, str, str]
+INT8 = "int8"
+"""The control that is a winner with weights of 8 bit."""
+BYTES = ("file_bytes", "float32_file_bytes")
+"""Among its metrics: bytes of its file, and of the same network's in float32."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,11 @@ class Measurement:
     def quality(self) -> float:
         """The value of the main metric."""
         return self.metrics[self.metric]
+
+    def _repr_html_(self) -> str:
+        from methods.showing import card
+
+        which = f"{self.architecture.method} {self.architecture.id[:8]}"
+        kind = f"{self.kind} ({self.control})" if self.control else self.kind
+        facts = {"task": self.task, "split": self.split, "kind": kind, "seed": self.seed, **self.metrics, **self.costs.measured_against()}
+        return card(f"{which}: {self.metric} {self.quality:.4f}", facts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from methods.errors import UserError
 from methods.space import Architecture
+from search.timings import PREFIX as LATENCY
 
 if TYPE_CHECKING:
     from search.archive import Archive
@@ -49,5 +50,5 @@ def selections(archive: Archive) -> list[Selection]:
 
 
 def facts(archive: Archive) -> dict[str, str]:
-    """What `Archive.note` kept for people to read: all notes but selections."""
-    return {about: text for about, text in archive.notes().items() if not about.startswith(_PREFIX)}
+    """What `Archive.note` kept for people to read: all notes but selections and latencies."""
+    return {about: text for about, text in archive.notes().items() if not about.startswith((_PREFIX, LATENCY))}

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 
 import pytest
 
@@ -29,12 +30,7 @@ def printed_apart(code: str, *words: str) -> str:
 
 def printed_by_several(code: str, *words: str, environments: list[dict[str, str]]) -> list[str]:
     """The same in several processes at once, one for every set of additional environment variables."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONHASHSEED", "8" if os.environ.get("PYTHONHASHSEED") == "7" else "7")
-        forkserver.ensure_running()
-    receivers = []
+    context, receivers = _context(), []
     for environment in environments:
         receiver, sender = context.Pipe(duplex=False)
         context.Process(target=_print, args=(code, words, environment, sender), daemon=True).start()
@@ -44,6 +40,29 @@ def printed_by_several(code: str, *words: str, environments: list[dict[str, str]
     mistakes = [mistake for _, mistake in outcomes if mistake]
     assert not mistakes, "\n".join(mistakes)
     return [text for text, _ in outcomes]
+
+
+def exit_code_apart(code: str, *words: str) -> int:
+    """How a process ends that runs the code, `words` being its `sys.argv[1:]`: 0, 1 after a mistake, -9 where it was killed."""
+    process = _context().Process(target=_run, args=(code, words), daemon=True)
+    process.start()
+    process.join(SECONDS)
+    assert process.exitcode is not None, f"no end after {SECONDS} s"
+    return process.exitcode
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONHASHSEED", "8" if os.environ.get("PYTHONHASHSEED") == "7" else "7")
+        forkserver.ensure_running()
+    return context
+
+
+def _run(code: str, words: tuple[str, ...]) -> None:
+    sys.argv = ["-c", *words]
+    exec(compile(code, "<apart>", "exec"), {"__name__": "__main__"})
 
 
 def _print(code: str, words: tuple[str, ...], environment: dict[str, str], sender: Connection) -> None:

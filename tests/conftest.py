@@ -11,6 +11,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # clusters of the tests' own, on this machine
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from methods.backbone import Backbone
 from methods.tasks.spec import TaskSpec

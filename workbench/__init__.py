@@ -1,4 +1,4 @@
-"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `export`, `latency`.
+"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `export`, `latency`, `report`.
 
 Importing this package imports neither torch nor transformers; a verb is loaded when it is called for.
 """
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from workbench.verbs.latency import latency
     from workbench.verbs.plan import plan
     from workbench.verbs.query import front, query
+    from workbench.verbs.report import report
     from workbench.verbs.run import run
 
-__all__ = ["Experiment", "compare", "export", "front", "latency", "load_experiment", "plan", "query", "run"]
+__all__ = ["Experiment", "compare", "export", "front", "latency", "load_experiment", "plan", "query", "report", "run"]
 
 _HOMES = {
     "Experiment": "workbench.experiment",
     "load_experiment": "workbench.loading",
     "front": "workbench.verbs.query",
-    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "export", "latency")},
+    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "export", "latency", "report")},
 }
 
 

@@ -15,6 +15,7 @@ from search.front import refuse_unknown
 from search.limits import check_budget
 from search.strategies.registry import make
 from workbench.experiment import Experiment, TaskOptions
+from workbench.onnx_files import check_installed
 from workbench.session import Member, Session
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ LOOKED_UP = 200
 def check(session: Session) -> None:
     """Raises UserError, by its place, for whatever can be known to be wrong. Opens the tasks, not yet the corpus."""
     experiment, name = session.experiment, session.name
+    if experiment.controls.int8:
+        check_installed(f"{name}: controls.int8")
     check_corpus_recipes(experiment, session.members, session.shape, name)
     for member in session.members:
         if not member.recipe.trainable:
@@ -34,6 +37,8 @@ def check(session: Session) -> None:
             raise UserError(f"{name}: {member.place}: {member.name} {why}")
         if member.on_corpus:
             _check_corpus_method(session, member, member.on_corpus)
+        for device, table in session.devices.items():
+            _check_table(session, member, device, table)
     for options in experiment.all_tasks:
         head = session.task(options).head
         if options.max_length > session.shape.positions:
@@ -41,17 +46,20 @@ def check(session: Session) -> None:
                 f"{name}: task {options.name}: max_length: {options.max_length}, "
                 f"but the backbone has only {session.shape.positions} positions"
             )
+        if head.kind == "span" and experiment.augmentation.copies:
+            why = "other words in a text would move its answers; write copies: 0, or give this task an experiment of its own"
+            raise UserError(f"{name}: augmentation.copies: task {options.name}: {why}")
         for member in session.members:
             if member.on_task and member.entry.runs(options.name):
+                try:
+                    member.on_task.check(session.shape, session.task(options).spec)
+                except UserError as error:
+                    raise UserError(f"{name}: {member.place}: {error}") from error
                 cost_of = session.cost_of(member, head)
                 make(experiment.search.strategy, member.space, 0, Budget(), cost_of, 1)
                 if experiment.search.report_all and experiment.search.strategy_for(member.space) != "exhaustive":
                     raise UserError(f"{name}: search.report_all: the space of {member.name} is too large to be measured as a whole")
                 refuse_unknown(experiment.search.objectives, member.space, cost_of)
-                try:
-                    member.on_task.check(session.shape, session.task(options).spec)
-                except UserError as error:
-                    raise UserError(f"{name}: {member.place}: {error}") from error
         _check_budgets(session, head)
 
 
@@ -73,8 +81,6 @@ def _check_corpus_method(session: Session, member: Member, recipe: CorpusRecipe)
             f"{session.name}: {member.place}: {member.name} reads texts of {longest} tokens, but the backbone has {positions} positions"
         )
     ordered_tasks(session.experiment, [member], session.name)
-    for device, table in session.devices.items():
-        _check_table(session, member, device, table)
 
 
 def _check_table(session: Session, member: Member, device: str, table: LatencyTable) -> None:
@@ -92,12 +98,10 @@ def _check_table(session: Session, member: Member, device: str, table: LatencyTa
 
 
 def _check_budgets(session: Session, head: Head) -> None:
-    """Raises UserError where a budget is out of reach of every method, or asks for a latency that no method's tables know."""
-    cost, known = session.experiment.cost, set(session.devices)
+    """Raises UserError where a budget is out of reach of every method."""
+    cost = session.experiment.cost
     for index, budget in enumerate(session.experiment.all_budgets()):
         place = f"{session.name}: budgets[{index}]"
-        if set(budget.max_latency) <= known and budget.max_latency and not any(member.on_corpus for member in session.members):
-            raise UserError(f"{place}.max_latency: is met by tables of block losses, which none of the methods here has")
         refusals = []
         for member in session.members:
             try:

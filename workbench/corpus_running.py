@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 from methods.budget import Budget
 from methods.corpus.masked_words import word_flops
@@ -18,19 +19,25 @@ from methods.recipe import CorpusContext, CorpusRecipe, Estimate, Estimates, Sta
 from methods.space import Architecture
 from methods.supernet import Supernet
 from methods.tasks.head import Head
+from methods.training.processes import by_main_process
 from methods.training.progress import progress_bar
 from search.candidates import rankable
 from search.limits import CostFunction
 from search.measurement import Kind, Measurement
 from search.tables import SearchRow
+from search.timings import as_measured, timed_in
 from workbench.corpus_controls import HAND_MADE, RANDOM, hand_made_within, random_within
 from workbench.corpus_costs import dearest
 from workbench.experiment import TaskOptions
 from workbench.progress import Reporter
 from workbench.session import Member, Session
+from workbench.stopwatch import Stopwatch
+from workbench.workers import Job, Workers, called
 
 PREDICTED, LIKELIHOOD = "negative_loss", "log_likelihood"
 STRATEGY = "tables"
+TOGETHER = 10
+"""So many networks are assembled by one job."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +62,30 @@ class CorpusRun:
     recipe: CorpusRecipe
     seed: int
     reporter: Reporter
+    workers: Workers = field(default_factory=Workers)
     stages: dict[str, StageRecord] = field(default_factory=dict)
 
     def run(self) -> None:
         """Trains (or reads back), selects by tables and by assembled networks, pre-trains what was chosen and measures it."""
         self._say("training")
+        self.workers.ahead([self.job("part_trained", f"train part {part + 1}", part) for part in range(self.recipe.parts)])
+        self.workers.ahead([self.job("trained_on_corpus", "train")])
         _ = self.supernet
         for subject, text in self.recipe.about(self.context).items():
             self.session.archive.note(f"{self.task}, {self.member.name}, {subject}", text)
         self._say("selection")
+        self.hand_out({e.architecture: e for _, estimates in self.candidates.values() for e in estimates}.values())
         self.sample()
         self._say(f"{len(self.winners)} winners, {len(self.chosen) - len(self.winners)} controls")
         self.assemble_chosen()
+        self.workers.ahead([self.job("pre_trained", f"pre-train {called(c.architecture, c.control)}", c) for c in self.chosen])
         for chosen in self.chosen:
             self.measure(chosen)
+
+    def job(self, call: str, stage: str, *arguments: Any) -> Job:
+        """A part of this for other workers."""
+        name = f"{self.task} {self.member.name} seed {self.seed} {stage}"
+        return Job(call, (self.member.name, self.seed, *arguments), name, self.task, self.session.resources_of(self.member))
 
     @property
     def task(self) -> str:
@@ -83,7 +100,7 @@ class CorpusRun:
     def context(self) -> CorpusContext:
         def heard(stage: StageRecord) -> None:
             if stage.stage not in self.stages:
-                self.reporter.finished(self.task, self.member.name, stage.stage)
+                self.reporter.finished(self.task, self.member.name, stage.stage, stage.seconds)
             self.stages[stage.stage] = stage
 
         return self.session.corpus_context(self.member.name, self.seed, heard)
@@ -136,14 +153,27 @@ class CorpusRun:
         everything = {e.architecture: e for _, estimates in self.candidates.values() for e in estimates}
         assembled = self.assemble(everything.values())
         rows, winners = [], {}
-        for label, (_, estimates) in self.candidates.items():
+        for label, (budget, estimates) in self.candidates.items():
             found = [assembled[e.architecture] for e in estimates]
-            winners[label] = min(found, key=_order).architecture
+            winners[label] = self._in_time(budget, sorted(found, key=_order))
             rows.append(self._cost_of_search(label, found))
         self.session.archive.record_searches(rows)
-        for _ in rows:
-            self.reporter.finished(self.task, self.member.name, "select")
+        for row in rows:
+            self.reporter.finished(self.task, self.member.name, "select", row.seconds)
         return winners
+
+    def _in_time(self, budget: Budget, found: list[Measurement]) -> Architecture:
+        """The first that meets the budget as measured on devices that are this machine; the first of all where none does."""
+        for m in found:
+            self.stopwatch.time({m.architecture: self.cost_of.spec(m.architecture)})
+            if not budget.max_latency or budget.met_by(as_measured([m], timed_in(self.session.archive))[0].costs):
+                return m.architecture
+        self._say(f"{budget.label()}: none of the {len(found)} candidates is as fast as predicted")
+        return found[0].architecture
+
+    @cached_property
+    def stopwatch(self) -> Stopwatch:
+        return Stopwatch(self.session.archive, self.task, self.session.devices)
 
     def sample(self) -> None:
         """So many networks drawn from the tables, estimated and assembled: how well do the estimates rank?"""
@@ -154,7 +184,15 @@ class CorpusRun:
             if len(drawn) < wanted:
                 drawn[space.sample(rng)] = None
         losses = {architecture: self.estimates.loss(architecture) for architecture in drawn}
-        self.assemble(Estimate(a, loss, self.cost_of(a)) for a, loss in losses.items() if loss is not None)
+        estimates = [Estimate(a, loss, self.cost_of(a)) for a, loss in losses.items() if loss is not None]
+        self.hand_out(estimates)
+        self.assemble(estimates)
+
+    def hand_out(self, estimates: Iterable[Estimate]) -> None:
+        """`assemble` by other workers, some at a time."""
+        left = list(estimates)
+        chunks = [tuple(left[start : start + TOGETHER]) for start in range(0, len(left), TOGETHER)]
+        self.workers.ahead([self.job("assembled", f"assemble {place + 1}", chunk) for place, chunk in enumerate(chunks)])
 
     def assemble_chosen(self) -> None:
         """The controls as whole networks with the supernet's weights too, so that this score can be set against the finished one."""
@@ -182,6 +220,9 @@ class CorpusRun:
         return found
 
     def _assembled(self, architecture: Architecture, used: Costs, digest: str) -> Measurement:
+        return by_main_process(lambda: self._found(architecture, used, digest))
+
+    def _found(self, architecture: Architecture, used: Costs, digest: str) -> Measurement:
         known = self.session.archive.find(architecture.id, self.task, digest, self.weights, "assembled")
         if known is not None:
             return known
@@ -240,6 +281,9 @@ class CorpusRun:
     def measure(self, chosen: Chosen) -> None:
         """The pre-trained network on the corpus's `search` and `validation`."""
         network = self.pretrained(chosen)
+        by_main_process(lambda: self._measure(chosen, network))
+
+    def _measure(self, chosen: Chosen, network: Network) -> None:
         weights, everything = weights_digest(network), replace(self.context, corpus=self.session.corpus)
         for split in ("search", "validation"):
             digest = self.session.corpus.packed(split, self.recipe.lengths[-1]).digest
@@ -254,11 +298,11 @@ class CorpusRun:
         self.reporter.say(self.task, self.member.name, f"seed {self.seed}", what)
 
 
-def corpus_run(session: Session, member: Member, seed: int, reporter: Reporter) -> CorpusRun:
+def corpus_run(session: Session, member: Member, seed: int, reporter: Reporter, workers: Workers) -> CorpusRun:
     """The run of a method on the corpus, done."""
     if member.on_corpus is None:
         raise TypeError(f"{member.name} is not trained on a corpus")
-    made = CorpusRun(session, member, member.on_corpus, seed, reporter)
+    made = CorpusRun(session, member, member.on_corpus, seed, reporter, workers)
     made.run()
     return made
 

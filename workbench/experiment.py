@@ -14,7 +14,8 @@ from methods.corpus.options import CorpusOptions
 from methods.errors import UserError
 from methods.registry import get
 from methods.space import SearchSpace
-from methods.tasks.spec import TaskSpec, resolve
+from methods.tasks.questions.split import Windows
+from methods.tasks.spec import KNOWN, METRICS, TaskSpec, resolve
 from methods.tasks.task import Task, load_task
 from methods.training.augmentation.options import AugmentationOptions
 from methods.training.options import Options
@@ -28,6 +29,8 @@ RESERVED = (
     "environment.json", "augmented", ".", "..",
 )  # fmt: skip
 """What lies in a run folder beside the tasks' folders."""
+QUESTION_LENGTHS = {"max_length": 384, **vars(Windows())}
+"""Of questions, where nothing else is said."""
 Count = Annotated[int, Field(ge=1)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...], Field(min_length=1)]
 
@@ -64,10 +67,20 @@ Latency = Annotated[float, BeforeValidator(_seconds)]
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-class TaskOptions(Options):
-    """`data`: `hub`, `hub:NAME`, `generated`, or a directory with train.tsv and validation.tsv.
+def asks_questions(name: Any, metric: Any) -> bool:
+    """Whether a task of that name or metric is answered by spans."""
+    if isinstance(metric, str):
+        return METRICS.get(metric) == "span"
+    return isinstance(name, str) and name in KNOWN and KNOWN[name].spec.kind == "span"
 
-    `text`, `label`, `labels`, `metric` describe a task that is not known by its name.
+
+class TaskOptions(Options):
+    """`data`: `hub`, `hub:NAME`, `generated`, or a directory with train.tsv and validation.tsv; for questions train.json and
+    validation.json in the layout of SQuAD v1.1.
+
+    `text`, `label`, `labels`, `metric` describe a task that is not known by its name; for questions `metric` (answer_f1 or exact_match)
+    is enough. `stride`, `question_length`: of questions alone, whose longer contexts are read in windows of `max_length` word pieces
+    that share `stride` of them, and which are themselves cut at `question_length` (by default 384, 128 and 64).
 
     `rows` limits the training rows (None: all of them); texts are cut at `max_length` word pieces. `seeds`: those of the experiment's
     seeds that this task is run with (None: all).
@@ -81,6 +94,8 @@ class TaskOptions(Options):
     metric: str | None = None
     rows: Count | None = None
     max_length: Annotated[int, Field(ge=4)] = 128
+    stride: Annotated[int, Field(ge=0)] | None = None
+    question_length: Count | None = None
     seeds: Seeds | None = None
 
     @model_validator(mode="before")
@@ -91,22 +106,56 @@ class TaskOptions(Options):
             return {**data, "text": (data["text"],)}
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lengths_of_questions(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not asks_questions(data.get("name"), data.get("metric")):
+            return data
+        return {**data, **{key: value for key, value in QUESTION_LENGTHS.items() if data.get(key) is None}}
+
     @property
     def spec(self) -> TaskSpec:
         """What the task is, without its data. Raises UserError where the description does not hold together."""
-        return resolve(self.name, self.text, self.label, self.labels, self.metric)
+        spec = resolve(self.name, self.text, self.label, self.labels, self.metric)
+        if self.windows is None and (self.stride, self.question_length) != (None, None):
+            raise UserError(f"task {self.name}: stride and question_length are of questions (metric: answer_f1); take them out")
+        if self.windows is not None:
+            self.windows.check(self.max_length, f"task {self.name}")
+        return spec
+
+    @property
+    def windows(self) -> Windows | None:
+        """How contexts of questions are read; None of other tasks."""
+        if self.stride is None or self.question_length is None or not asks_questions(self.name, self.metric):
+            return None
+        return Windows(self.stride, self.question_length)
 
     def load(self) -> Task:
         """The task with its data, its training rows limited; all splits open. Raises UserError."""
-        task = load_task(self.name, self.data, text=self.text, label=self.label, labels=self.labels, metric=self.metric)
+        described = {"text": self.text, "label": self.label, "labels": self.labels, "metric": self.metric}
+        task = load_task(self.name, self.data, **described, windows=self.windows)  # type: ignore[arg-type]
         return task.limited(self.rows, DATA_SEED)
+
+
+class Resources(Options):
+    """What a stage takes of a Ray cluster (`run --ray`); no number depends on it.
+
+    `cpus` (None: `hardware.threads`), `gpus` (None: one where `hardware.device` is cuda; 0.25: four stages share one), `memory` (bytes,
+    with K, M or G behind the number) that a node must have free. `workers`: so many processes at most evaluate for one search (None: as
+    many as `search.generation`).
+    """
+
+    cpus: Annotated[float, Field(ge=0)] | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    memory: Quantity = None
+    workers: Count | None = None
 
 
 class MethodEntry(BaseModel):
     """A method's name with its options, as the method's own model.
 
     `label` among the options: what the entry is called where one method is there several times. `tasks`, `seeds`: those of the
-    experiment's that it is run on (None: all). `controls: false`: it gets no control rows.
+    experiment's that it is run on (None: all). `controls: false`: it gets no control rows. `resources`: other ones than the experiment's.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -114,6 +163,7 @@ class MethodEntry(BaseModel):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     seeds: Seeds | None = None
     controls: bool = True
+    resources: Resources | None = None
 
     @property
     def label(self) -> str:
@@ -134,7 +184,7 @@ class MethodEntry(BaseModel):
         options = self.options.model_dump(mode="json")
         if not options.get("label", True):
             del options["label"]
-        limits = self.model_dump(mode="json", include={"tasks", "seeds", "controls"}, exclude_defaults=True)
+        limits = self.model_dump(mode="json", include={"tasks", "seeds", "controls", "resources"}, exclude_defaults=True)
         return {"name": self.name, **options, **limits}
 
 
@@ -181,7 +231,8 @@ class Controls(Options):
 
     `hand_made` sets beside each budget's winner the hand-made network of the same budget, finished the same way, where the method has
     such networks; `variants` are names of budgets under which both are also finished in the method's other ways (NAS-BERT, AdaBERT:
-    from the supernet's weights, or from scratch).
+    from the supernet's weights, or from scratch). `int8`: each budget's winner with weights of 8 bit (onnxruntime's dynamic quantisation),
+    run in batches of `cost.batch`.
     """
 
     random: Annotated[int, Field(ge=0)] = 5
@@ -191,11 +242,13 @@ class Controls(Options):
     floors: bool = True
     hand_made: bool = False
     variants: tuple[str, ...] = ()
+    int8: bool = False
 
 
 class SearchOptions(Options):
     """`strategy: auto` is exhaustive in a space of no more architectures than would be measured, else `predictor`. `evaluations`: how many
-    architectures each search may measure (None: the strategy's own number; exhaustive: all).
+    architectures each search may measure (None: the strategy's own number; exhaustive: all). `generation`: so many are proposed before
+    any of them is measured, which is also how many workers can measure at once.
 
     `objectives`: costs, by the names of their limits (`max_flops`). With them one search looks for the front of quality and these costs,
     within the widest of the limits that all budgets have, and serves every budget; without, there is a search per budget.
@@ -207,6 +260,7 @@ class SearchOptions(Options):
 
     strategy: Annotated[str, AfterValidator(_strategy)] = strategies.AUTO
     evaluations: Count | None = None
+    generation: Count = 8
     objectives: tuple[str, ...] = ()
     report_all: bool = False
     sampled: Annotated[int, Field(ge=0)] = 0
@@ -239,11 +293,17 @@ class CostOptions(Options):
 
 
 class HardwareOptions(Options):
-    """`auto` and None are settled when a run starts and stand in its folder from then on."""
+    """`auto` and None are settled when a run starts and stand in its folder from then on.
+
+    `precision`: `bf16` runs forward and backward passes of all training and evaluation in bfloat16, by autocast; weights, gradients and
+    optimiser stay float32. `checkpoint_seconds`: after so many seconds of training, at the end of a step, a checkpoint is saved: so much,
+    and a step, is what a killed run can lose of it; 0: every step.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: Count | None = None
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
 
 
 class Experiment(Options):
@@ -266,6 +326,7 @@ class Experiment(Options):
     controls: Controls = Field(default_factory=Controls)
     cost: CostOptions = Field(default_factory=CostOptions)
     hardware: HardwareOptions = Field(default_factory=HardwareOptions)
+    resources: Resources = Field(default_factory=Resources)
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:

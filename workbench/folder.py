@@ -20,7 +20,7 @@ from workbench.loading import check, read_yaml
 from workbench.places import notation
 
 _GROWING = {"tasks": "name", "methods": "name", "seeds": "", "budgets": ""}
-_FREE = ("controls", "search.report_all", "search.sampled")
+_FREE = ("controls", "search.report_all", "search.sampled", "hardware.checkpoint_seconds", "resources")
 
 
 class RunFolder:
@@ -110,17 +110,20 @@ class RunFolder:
         Processes that were launched together hold it together. Where the file system knows no locks nothing is removed. Raises UserError
         where another run works in it.
         """
-        from methods.training.processes import is_main_process, wait_for_everyone
+        from methods.training.processes import by_main_process
         from workbench.holding import locked, remove_leftovers
 
         with ExitStack() as stack:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                if is_main_process() and stack.enter_context(locked(self.path)) and self.experiment_file.exists():
-                    remove_leftovers(self.path)
-            except OSError as error:
-                raise self._unwritable(error) from error
-            wait_for_everyone()
+
+            def take() -> None:
+                try:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    if stack.enter_context(locked(self.path)) and self.experiment_file.exists():
+                        remove_leftovers(self.path)
+                except OSError as error:
+                    raise self._unwritable(error) from error
+
+            by_main_process(take)
             yield
 
     def _unwritable(self, error: OSError) -> UserError:
@@ -150,7 +153,7 @@ class RunFolder:
 def settle(options: HardwareOptions, previous: HardwareOptions | None, present: bool = True) -> HardwareOptions:
     """`auto` and None become what the run has had so far, else what this machine offers.
 
-    Raises UserError where `present` asks for a GPU to be there and it is not.
+    Raises UserError where `present` asks for a GPU to be there that can do this, and there is none.
     """
     import torch
 
@@ -159,7 +162,10 @@ def settle(options: HardwareOptions, previous: HardwareOptions | None, present: 
         device = previous.device if previous else "cuda" if torch.cuda.is_available() else "cpu"
     if present and device == "cuda" and not torch.cuda.is_available():
         raise UserError("hardware.device: cuda, but torch sees no GPU here; write cpu or auto")
-    return HardwareOptions(device=device, precision=options.precision, threads=threads or (previous and previous.threads) or _cores())
+    if present and device == "cuda" and options.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError("hardware.precision: bf16, but this GPU does not compute in bf16; write fp32")
+    threads = threads or (previous and previous.threads) or _cores()
+    return options.model_copy(update={"device": device, "threads": threads})
 
 
 def _cores() -> int:
@@ -169,7 +175,8 @@ def _cores() -> int:
 
 def hardware(options: HardwareOptions) -> Hardware:
     """Settled options as the recipes take them."""
-    return Hardware("cuda" if options.device == "cuda" else "cpu", options.precision, options.threads or 1)
+    device = "cuda" if options.device == "cuda" else "cpu"
+    return Hardware(device, options.precision, options.threads or 1, options.checkpoint_seconds)
 
 
 def _by_content(data: Mapping[str, Any], digest: Callable[[str], str]) -> dict[str, Any]:
@@ -218,7 +225,7 @@ def _tasks_as_list(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_labels(data: dict[str, Any]) -> dict[str, Any]:
     """With each method under the name that the run folder knows it by; on which tasks and seeds it runs changes no number."""
-    extra = ("label", "tasks", "seeds", "controls")
+    extra = ("label", "tasks", "seeds", "controls", "resources")
     methods = [{"method": e["name"], **e, "name": e.get("label") or e["name"]} for e in data.get("methods", [])]
     return {**data, "methods": [{key: e[key] for key in e if key not in extra} for e in methods]}
 

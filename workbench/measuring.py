@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from methods.costs import costs
 from methods.evaluation import Run, evaluate, weights_digest
 from methods.network import Network
 from methods.recipe import Hardware
 from methods.space import Architecture
 from methods.supernet import inputs
 from methods.tasks.task import Task
+from methods.training.processes import by_main_process
 from search.archive import Archive
+from search.limits import costs_on
 from search.measurement import Kind, Measurement
 from search.predictions import Predictions
 from workbench.experiment import CostOptions
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measurer:
-    """Of one task and seed; `collate` is the method's own. `devices`: latency tables that know the method's networks."""
+    """Of one task and seed; `collate` is the method's own. `devices`: latency tables."""
 
     archive: Archive
     task: Task
@@ -54,12 +55,16 @@ class Measurer:
         self, run: Run, architecture: Architecture, used: Costs, split: str, digest: str, kind: Kind, control: str = ""
     ) -> Measurement:
         """The measurement of these weights on a split: from the archive, or made and kept there."""
-        known = self.known(architecture, split, digest, kind)
-        if known is not None:
-            return known
-        measurement, predictions = self.measure(run, architecture, used, split, digest, kind, control)
-        self.archive.add(measurement, predictions)
-        return measurement
+
+        def found() -> Measurement:
+            known = self.known(architecture, split, digest, kind)
+            if known is not None:
+                return known
+            measurement, predictions = self.measure(run, architecture, used, split, digest, kind, control)
+            self.archive.add(measurement, predictions)
+            return measurement
+
+        return by_main_process(found)
 
     def network(
         self, network: Network, architecture: Architecture, kind: Kind, control: str = "", used: Costs | None = None
@@ -70,8 +75,7 @@ class Measurer:
         """
         splits = [name for name in self.task.split_names if name != "train"]
         network = network.to(self.hardware.device).eval()
-        latency = {device: table.network(network.spec) for device, table in self.devices.items()}
-        used = used or replace(costs(network.spec, self.cost.length, self.cost.batch), latency=latency)
+        used = used or costs_on(network.spec, self.cost.length, self.cost.batch, self.devices)
         digest = weights_digest(network)
         return {
             split: self.keep(lambda batch: network(**inputs(batch)), architecture, used, split, digest, kind, control) for split in splits

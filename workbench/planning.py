@@ -5,26 +5,31 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from methods.backbone import BackboneConfig
 from methods.baselines.truncated import NAME, TruncatedOptions, deepest_that_fits, truncated_spec
 from methods.budget import Budget
 from methods.costs import costs
 from methods.dynabert.space import full_spec
+from methods.errors import UserError
 from methods.recipe import Per, StagePlan
 from methods.space import SearchSpace
 from methods.tasks.head import Head
 from methods.training.augmentation.plan import plan_augmentation
 from methods.training.stage import training_flops, training_memory
 from methods.training.teacher import plan_teacher
-from search.limits import CostFunction
+from search.limits import CostFunction, known_to_fit
 from search.strategies.registry import AUTO, entry, make
 from workbench.checking import check_corpus_recipes
-from workbench.experiment import DATA_SEED, CostOptions, Experiment, TaskOptions
-from workbench.session import Member, members_of
+from workbench.experiment import DATA_SEED, Experiment, TaskOptions
+from workbench.session import Member, members_of, read_devices
 from workbench.sizes import TaskSize, backbone_config, task_size
+
+if TYPE_CHECKING:
+    from methods.latency import LatencyTable
 
 COUNTABLE = 5_000
 SAMPLED = 1_000
@@ -56,7 +61,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """A budget against a space, limits on latency left out. `fitting` of `of` architectures meet it, of all where `counted`; `least`,
+    """A budget against a space. `fitting` of `of` architectures meet it, of all where `counted`; `least`,
     `most`: of each limit."""
 
     task: str
@@ -116,21 +121,22 @@ def assemble(
 ) -> Plan:
     """The plan from what is known already."""
     first = experiment.all_tasks[0]
+    devices, lacking = _tables(experiment, backbone, members)
     on_corpus = {
         member.name: corpus_rows(experiment, member, backbone, first.spec.head, sizes[first.name]) for member in members if member.on_corpus
     }
     stages: list[StageRow] = [row for rows in on_corpus.values() for row in rows]
     budgets: list[BudgetRow] = []
     for options in experiment.all_tasks:
-        planner = _Planner(experiment, backbone, options, sizes[options.name], options.spec.head)
+        planner = _Planner(experiment, backbone, options, sizes[options.name], options.spec.head, devices)
         own = [member for member in members if member.entry.runs(options.name)]
         by_method = {member.name: planner.method(member) for member in own}
         stages += [planner.teacher(), *planner.augmentation()]
         for member in own:
             stages += [*by_method[member.name], *([] if member.on_corpus else [planner.search(member)])]
-            budgets += _against(member.space, experiment.all_budgets(), backbone, options.spec.head, experiment.cost, options.name)
+            budgets += _against(member.space, experiment, backbone, options, devices)
         stages += planner.truncated(by_method, on_corpus)
-    said = [*notes, *(sizes[task].note for task in sizes), *_strategies(experiment, members)]
+    said = [*notes, *lacking, *(sizes[task].note for task in sizes), *_strategies(experiment, members)]
     return Plan(tuple(stages), tuple(budgets), tuple(note for note in said if note))
 
 
@@ -154,6 +160,7 @@ class _Planner:
     options: TaskOptions
     size: TaskSize
     head: Head
+    devices: Mapping[str, LatencyTable]
 
     @property
     def task(self) -> str:
@@ -233,7 +240,7 @@ class _Planner:
 
     def _truncated_by_epochs(self, options: TruncatedOptions) -> list[StageRow]:
         cost, shape, head, budgets = self.experiment.cost, self.backbone, self.head, self.experiment.all_budgets()
-        found = [deepest_that_fits(shape, head, budget.met_by, cost.length, cost.batch) for budget in budgets if not budget.max_latency]
+        found = [deepest_that_fits(shape, head, partial(known_to_fit, budget, self.devices, cost.length, cost.batch)) for budget in budgets]
         cuts = [truncated_spec(architecture, shape, head) for architecture in dict.fromkeys(found) if architecture is not None]
         if not cuts:
             return []
@@ -283,19 +290,39 @@ def times_of(experiment: Experiment, member: Member, stage: StagePlan) -> int:
     return budgets * (pair + beside + controls.random) + len(controls.variants) * len(member.recipe.variants) * pair
 
 
+def _tables(experiment: Experiment, backbone: BackboneConfig, members: Sequence[Member]) -> tuple[dict[str, LatencyTable], list[str]]:
+    """The latency tables that are there and know the methods' networks; of the others why limits on them are left out."""
+    known, notes = {}, []
+    for device in experiment.devices:
+        try:
+            table = read_devices(experiment, [device])[device]
+            for member in members:
+                for options in experiment.tasks_of(member.entry):
+                    table.network(member.space.spec(member.space.largest(), backbone, options.spec.head))
+            known[device] = table
+        except UserError as error:
+            notes.append(f"devices.{device}: limits on its latency are left out of the budgets above; {error}")
+    return known, notes
+
+
 def _against(
-    space: SearchSpace, budgets: Sequence[Budget], backbone: BackboneConfig, head: Head, cost: CostOptions, task: str
+    space: SearchSpace, experiment: Experiment, backbone: BackboneConfig, options: TaskOptions, devices: Mapping[str, LatencyTable]
 ) -> list[BudgetRow]:
-    cost_of = CostFunction(space, backbone, head, cost.length, cost.batch)
+    """Least and most of parameters and FLOPs are those of the space; of latency those of the networks that were looked at."""
+    cost, head = experiment.cost, options.spec.head
+    cost_of = CostFunction(space, backbone, head, cost.length, cost.batch, devices)
     size = space.size()
     counted = size <= COUNTABLE
     rng = random.Random(DATA_SEED)
     spent = [cost_of(a) for a in (space.enumerate() if counted else [space.sample(rng) for _ in range(SAMPLED)])]
     ranges = space.cost_range(backbone, head, cost.length, cost.batch)
+    for device in devices:
+        seconds = [cost_of(a).latency[device] for a in (space.smallest(), space.largest())] + [c.latency[device] for c in spent]
+        ranges[f"max_latency.{device}"] = min(seconds), max(seconds)
     rows = []
-    for budget in budgets:
-        counts = replace(budget, max_latency={})
+    for budget in experiment.all_budgets():
+        counts = replace(budget, max_latency={device: limit for device, limit in budget.max_latency.items() if device in devices})
         least, most = ({name: ranges[name][end] for name in counts.limits()} for end in (0, 1))
         fitting = sum(map(counts.met_by, spent))
-        rows.append(BudgetRow(task, space.method, budget.label(), counts.limits(), least, most, size, fitting, len(spent), counted))
+        rows.append(BudgetRow(options.name, space.method, budget.label(), counts.limits(), least, most, size, fitting, len(spent), counted))
     return rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from methods.backbone import BackboneConfig
-from methods.budget import LIMITS, Budget, format_quantity
+from methods.budget import LIMITS, Budget, amount
 from methods.costs import Costs
 from methods.errors import UserError
 from methods.recipe import CorpusRecipe, Estimate, Estimates
@@ -158,11 +158,6 @@ def _check_limits(experiment: Experiment, limits: Mapping[str, float]) -> None:
     unknown = [name for name in limits if name not in known]
     if unknown:
         raise UserError(f"{unknown[0]}: no cost of that name is known in this run; there are {', '.join(known)}")
-
-
-def amount(name: str, value: float) -> str:
-    """What is left of a limit, in words."""
-    return f"{1e3 * value:.4g} ms" if name.startswith("max_latency") else format_quantity(value)
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

@@ -5,24 +5,31 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from methods.training.processes import is_main_process
 from workbench.planning import Plan, StageRow
 from workbench.speed import duration
 
 
 @dataclass
 class Reporter:
-    """Knows the plan; the time left comes from planned FLOPs and the rate of this run so far, at first an estimated one."""
+    """Knows the plan; the time left comes from planned FLOPs and the rate of what this process has computed so far, at first an
+    estimated one. `clock`: seconds."""
 
     plan: Plan
     rate: float
-    console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False, quiet=not is_main_process()))
+    clock: Callable[[], float] = time.monotonic
     _done: float = 0.0
     _timed: tuple[float, float] = (0.0, 0.0)
-    _last: float = field(default_factory=time.monotonic)
+    _last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._last = self.clock()
 
     def say(self, *words: str) -> None:
         """One line: what comes now, what part of the work is done, and the time left."""
@@ -31,16 +38,20 @@ class Reporter:
         state = f"({self._done / total:.0%} done, about {duration(left)} left)"
         self.console.print(f"{' · '.join(words)}  {state}", soft_wrap=True, markup=False)
 
-    def finished(self, task: str, who: str, stage: str) -> None:
-        """A stage has ended; what took no time to speak of was read back and says nothing of the rate."""
-        now = time.monotonic()
+    def finished(self, task: str, who: str, stage: str, seconds: float | None = None) -> None:
+        """A stage has ended that took so many seconds of computing, runs before this one counted in; where that is not known it says
+        nothing of the rate. What took longer than the time since the last one was read back, all or in part: that part counts as done,
+        but not for the rate."""
+        now = self.clock()
+        passed, self._last = now - self._last, now
         flops = sum(_part(row, stage) for row in self.plan.stages if (row.task, row.who) == (task, who))
         self._done = min(self._done + flops, self.plan.flops)
-        if now - self._last > 1.0:
-            self._timed = self._timed[0] + flops, self._timed[1] + now - self._last
-            if self._timed[0] > 0:
-                self.rate = self._timed[0] / self._timed[1]
-        self._last = now
+        if seconds is None:
+            return
+        own = min(1.0, passed / seconds) if seconds > 0 else 1.0
+        self._timed = self._timed[0] + own * flops, self._timed[1] + passed
+        if self._timed[0] > 0 and self._timed[1] > 1.0:
+            self.rate = self._timed[0] / self._timed[1]
 
 
 def _part(row: StageRow, stage: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from methods.space import SearchSpace
 from methods.tasks.task import Task
 from search.archive import Archive
 from search.limits import CostFunction, check_budget
-from workbench.experiment import DATA_SEED, Experiment, MethodEntry, TaskOptions
+from workbench.experiment import DATA_SEED, Experiment, MethodEntry, Resources, TaskOptions
 from workbench.folder import RunFolder, hardware
 from workbench.sizes import backbone_config
 
@@ -74,7 +74,9 @@ class Session:
 
     @cached_property
     def archive(self) -> Archive:
-        return Archive(self.folder.archive)
+        from workbench.archive_of_main import archive_of_main
+
+        return archive_of_main(self.folder.archive)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -112,6 +114,10 @@ class Session:
         """The methods with their spaces. Raises UserError, by its place, where a space can't be."""
         return members_of(self.experiment, self.shape, self.name)
 
+    def resources_of(self, member: Member | None = None) -> Resources:
+        """What a stage takes of a cluster: the method's own, where it has some."""
+        return (member and member.entry.resources) or self.experiment.resources
+
     def task(self, options: TaskOptions) -> Task:
         """The task with its data, its training rows limited; all splits open."""
         if options.name not in self._tasks:
@@ -131,19 +137,17 @@ class Session:
     def cost_of(self, member: Member, head: Head) -> CostFunction:
         """Costs of a method's architectures at the experiment's length and batch."""
         cost = self.experiment.cost
-        devices = self.devices if member.recipe.scope == "corpus" else {}
-        return CostFunction(member.space, self.shape, head, cost.length, cost.batch, devices)
+        return CostFunction(member.space, self.shape, head, cost.length, cost.batch, self.devices)
 
     def possible(self, member: Member, head: Head) -> list[Budget]:
-        """The budgets that the method's smallest architecture meets; a latency is known only of methods with tables."""
+        """The budgets that the method's smallest architecture meets, limits on latency left out."""
         cost, found = self.experiment.cost, []
         for budget in self.experiment.all_budgets():
             try:
                 check_budget(member.space, budget, self.shape, head, cost.length, cost.batch)
             except UserError:
                 continue
-            if not budget.max_latency or member.recipe.scope == "corpus":
-                found.append(budget)
+            found.append(budget)
         return found
 
     def context(
@@ -199,13 +203,14 @@ def members_of(experiment: Experiment, backbone: BackboneConfig, name: str) -> l
     return [member_of(entry, index, backbone, name) for index, entry in enumerate(experiment.methods)]
 
 
-def read_devices(experiment: Experiment) -> dict[str, LatencyTable]:
-    """The latency tables of an experiment, by device. Raises UserError where one can't be read."""
+def read_devices(experiment: Experiment, only: Iterable[str] | None = None) -> dict[str, LatencyTable]:
+    """The latency tables of an experiment (or those of `only` these devices), by device. Raises UserError where one can't be read."""
     if not experiment.devices:
         return {}
     from methods.latency import LatencyTable
 
-    return {device: LatencyTable.load(Path(path)) for device, path in experiment.devices.items()}
+    wanted = experiment.devices if only is None else only
+    return {device: LatencyTable.load(Path(experiment.devices[device])) for device in wanted}
 
 
 def member_of(entry: MethodEntry, index: int, backbone: Any, name: str) -> Member:

@@ -14,9 +14,10 @@ from methods.evaluation import weights_digest
 from methods.recipe import Context, TaskRecipe
 from methods.space import Architecture
 from methods.supernet import Supernet
+from methods.training.processes import by_main_process
 from methods.training.progress import progress_bar
 from search.limits import CostFunction
-from search.loop import SearchResult, one_by_one, search
+from search.loop import Evaluate, SearchResult, one_by_one, search
 from search.measurement import Measurement
 from search.predictions import Predictions
 from search.tables import SearchRow
@@ -35,6 +36,8 @@ class SharedScores:
     supernet: Supernet
     measurer: Measurer
     cost_of: CostFunction
+    elsewhere: Evaluate | None = None
+    """What measures architectures on `search` as `measure` does, where other processes do it."""
 
     @cached_property
     def digest(self) -> str:
@@ -58,26 +61,39 @@ class SharedScores:
 
     def keep(self, architecture: Architecture, split: str = "search") -> Measurement:
         """From the archive, or made and kept there."""
-        known = self.known(architecture, split)
-        if known is not None:
-            return known
-        found, predictions = self.measure(architecture, split)
-        self.measurer.archive.add(found, predictions)
-        return found
+
+        def found() -> Measurement:
+            known = self.known(architecture, split)
+            if known is not None:
+                return known
+            made, predictions = self.measure(architecture, split)
+            self.measurer.archive.add(made, predictions)
+            return made
+
+        return by_main_process(found)
+
+    def keep_all(self, architectures: Sequence[Architecture]) -> None:
+        """`keep` of each on `search`, side by side where others measure."""
+        unknown = [architecture for architecture in architectures if self.known(architecture) is None] if self.elsewhere else []
+        for found, predictions in self.elsewhere(unknown) if self.elsewhere and unknown else ():
+            self.measurer.archive.add(found, predictions)
+        for architecture in architectures:
+            self.keep(architecture)
 
     def search(self, budgets: Sequence[Budget], options: SearchOptions) -> SearchResult:
-        """Under every budget, on `search`; nothing where there is no budget."""
-        if not budgets:
-            return SearchResult(())
+        """Under every budget, on `search`; nothing where there is no budget. The main process searches alone."""
+        return by_main_process(lambda: self._search(budgets, options)) if budgets else SearchResult(())
+
+    def _search(self, budgets: Sequence[Budget], options: SearchOptions) -> SearchResult:
         space, bar = self.supernet.space, progress_bar(1, "search")
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        evaluate, how = one_by_one(self.measure), (options.strategy, options.evaluations, self.measurer.seed)
+        evaluate, how = self.elsewhere or one_by_one(self.measure), (options.strategy, options.evaluations, self.measurer.seed)
         archive, objectives = self.measurer.archive, options.objectives
-        result = search(space, evaluate, budgets, *how, self.cost_of, self.known, archive.add, progress, objectives=objectives)
+        result = search(space, evaluate, budgets, *how, self.cost_of, self.known, archive.add, progress, options.generation, objectives)
         bar.close()
         return result
 

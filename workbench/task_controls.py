@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from methods.budget import Budget
 from methods.recipe import Context
 from methods.space import Architecture
-from methods.supernet import Supernet
 from workbench.corpus_controls import HAND_MADE, RANDOM, hand_made_within
+from workbench.int8_control import measure_int8
+from workbench.workers import Job, called
 
 if TYPE_CHECKING:
     from workbench.running import MethodRun
@@ -24,20 +25,35 @@ class TaskControls:
     """Of one method, task and seed; those that the experiment asks for."""
 
     owner: MethodRun
-    supernet: Supernet
+
+    def jobs(self) -> list[Job]:
+        """What of them can be computed beside the winners."""
+        owner, controls = self.owner, self.owner.controls
+        found = [owner.job("finished", f"finish {called(a, RANDOM)}", a, RANDOM) for a in owner.random]
+        if controls.floors and owner.recipe.floor_controls:
+            found += [owner.job("floors", f"{FLOOR} {budget.label()}", budget) for budget in owner.budgets]
+        return found
 
     def run(self, chosen: Collection[Architecture]) -> None:
         """All of them, measured on `search` and `validation`; `chosen`: the architectures that were finished."""
         controls = self.owner.controls
         for architecture in self.owner.random:
-            self.owner.finish(self.supernet, architecture, RANDOM)
+            self.owner.finish(architecture, RANDOM)
+        if controls.hand_made or controls.variants:
+            winners = [(budget, winner) for budget in self.owner.budgets if (winner := self.owner.best(budget)) is not None]
+            self.owner.workers.ahead([self.owner.job("beside", f"{b.label()}: beside {called(a)}", a, b) for b, a in winners])
         for budget in self.owner.budgets:
             if controls.floors:
                 self.floors(budget)
             winner = self.owner.best(budget)
             if winner is not None:
                 self.beside(winner, budget)
-        if controls.untrained:
+            if winner is not None and controls.int8:
+                measure_int8(self.owner.measurer, self.owner.recipe.finish(self.owner.context, self.owner.supernet, winner), winner)
+        if controls.untrained and chosen:
+            for wait in self.owner.earlier:
+                wait()
+            self.owner.workers.ahead([self.owner.job("untrained", self.owner.recipe.initial_name, tuple(chosen))])
             self.untrained(chosen)
 
     def floors(self, budget: Budget) -> None:
@@ -46,7 +62,7 @@ class TaskControls:
         def fits(architecture: Architecture) -> bool:
             return budget.met_by(self.owner.cost_of(architecture))
 
-        for floor in self.owner.recipe.floors(self.recorded_as(FLOOR), self.supernet, fits):
+        for floor in self.owner.recipe.floors(self.recorded_as(FLOOR), self.owner.supernet, fits):
             self.owner.measurer.network(floor.network, floor.architecture, "control", floor.name)
 
     def beside(self, winner: Architecture, budget: Budget) -> None:
@@ -54,7 +70,7 @@ class TaskControls:
         controls, owner = self.owner.controls, self.owner
         hand_made = hand_made_within(owner.member.space, budget, owner.cost_of, winner) if controls.hand_made else None
         if hand_made is not None:
-            owner.finish(self.supernet, hand_made, HAND_MADE)
+            owner.finish(hand_made, HAND_MADE)
         for variant in owner.recipe.variants if budget.label() in controls.variants else ():
             self.finish_variant(winner, variant, variant)
             if hand_made is not None:
@@ -62,7 +78,7 @@ class TaskControls:
 
     def finish_variant(self, architecture: Architecture, variant: str, control: str) -> None:
         """A network finished in another way."""
-        network = self.owner.recipe.finish_variant(self.recorded_as(variant), self.supernet, architecture, variant)
+        network = self.owner.recipe.finish_variant(self.recorded_as(variant), self.owner.supernet, architecture, variant)
         self.owner.measurer.network(network, architecture, "control", control)
 
     def untrained(self, architectures: Collection[Architecture]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from methods.adabert.teacher_signals import TeacherSignals
     from methods.budget import Budget
     from methods.costs import Costs
+    from methods.tasks.spec import TaskSpec
 
 FLOOR = "floor"
 
@@ -50,6 +51,11 @@ class AdaBertRecipe(TaskRecipe):
         self.variants = ("scratch",) if options.finish.start == "inherit" else ("inherit",)
         self._statisticians: dict[Path, Statistician] = {}
         self._signals: dict[Path, TeacherSignals] = {}
+
+    def check(self, backbone: BackboneConfig, task: TaskSpec) -> None:  # noqa: ARG002 (one signature)
+        if task.kind == "span":
+            why = "AdaBERT makes one vector of a text, which can't say where in the text an answer stands"
+            raise UserError(f"adabert: task {task.name}: {why}; list the other tasks under the method's `tasks`, or take it out")
 
     def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
         """Teacher features, logits and probe logits are computed once per (augmented) row and kept; FLOPs of the search are those

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from methods.adabert.options import ProbeOptions
 from methods.adabert.probes import BATCH, Probes, teacher_of, train_probes
 from methods.adabert.teacher_signals import FILE, TeacherSignals, teacher_signals, training_split
+from methods.errors import UserError
 from methods.recipe import Context, StageRecord
 from methods.tasks.batches import evaluation_batches, joint
 from methods.tasks.split import Split
-from methods.training.checkpoint import write_atomically
+from methods.training.checkpoint import file_digest, write_atomically
 from methods.training.processes import by_main_process
 from methods.training.stage import training_flops
 
@@ -54,9 +55,13 @@ def _write(context: Context, seconds: float) -> None:
     lengths = joint(context.backbone.tokenizer, context.max_length).encode(training_split(context, augmented=True)).lengths
     per_batch = training_flops([], [teacher_of(context).spec])
     flops = sum(per_batch(len(rows), int(lengths[rows].max())) for rows in evaluation_batches(lengths, BATCH))
-    write_atomically(context.folder / RECORD, json.dumps({"examples": len(lengths), "flops": flops, "seconds": seconds}) + "\n")
+    record = {"examples": len(lengths), "flops": flops, "seconds": seconds, "sha256": file_digest(context.folder / FILE)}
+    write_atomically(context.folder / RECORD, json.dumps(record) + "\n")
 
 
 def _read(context: Context) -> StageRecord:
-    data = json.loads((context.folder / RECORD).read_text())
+    path, data = context.folder / FILE, json.loads((context.folder / RECORD).read_text())
+    digest = file_digest(path)
+    if data.get("sha256", digest) != digest:
+        raise UserError(f"{path}: damaged, its SHA-256 differs from {RECORD}; remove both to have them computed anew")
     return StageRecord(STAGE, 0, int(data["examples"]), float(data["flops"]), float(data["seconds"]))

@@ -22,6 +22,7 @@ from methods.tasks.batches import Collate, Encoded, joint
 from methods.tasks.head import Head
 from methods.tasks.split import Split
 from methods.tasks.task import AUGMENTED
+from methods.training.checkpoint import written_aside
 
 FILE = "signals.safetensors"
 
@@ -116,10 +117,9 @@ def probe_losses(head: Head, logits: Tensor, labels: Tensor) -> Tensor:
 
 def _save(path: Path, signals: TeacherSignals) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
     tensors = {name: getattr(signals, name).contiguous() for name in ("probe_logits", "final_logits", "probe_losses")}
-    save_file(tensors, aside, metadata=signals.made_of)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata=signals.made_of)
 
 
 def _load(path: Path, made_of: dict[str, str]) -> TeacherSignals:

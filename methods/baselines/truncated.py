@@ -12,12 +12,11 @@ import torch
 from pydantic import field_validator
 
 from methods.backbone import BackboneConfig
-from methods.costs import Costs, costs
 from methods.dynabert.options import Weight
 from methods.dynabert.space import encoder_spec, evenly_kept, full_spec, transformer_layer
 from methods.errors import UserError
 from methods.evaluation import weights_digest
-from methods.network import Network, NetworkSpec
+from methods.network import Network, NetworkSpec, distributions
 from methods.recipe import Context
 from methods.space import Architecture
 from methods.tasks.batches import joint
@@ -93,7 +92,7 @@ def train_truncated(context: Context, architecture: Architecture, options: Trunc
 def _prediction(head: Head, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     if head.kind == "regression":
         return torch.nn.functional.mse_loss(student.float(), teacher.float())
-    return soft_cross_entropy(student, teacher)
+    return soft_cross_entropy(distributions(head, student), distributions(head, teacher))
 
 
 def cut_teacher(teacher: Network, architecture: Architecture, backbone: BackboneConfig, head: Head) -> Network:
@@ -112,11 +111,9 @@ def cut_teacher(teacher: Network, architecture: Architecture, backbone: Backbone
     return student.eval()
 
 
-def deepest_that_fits(
-    backbone: BackboneConfig, head: Head, fits: Callable[[Costs], bool], length: int = 128, batch: int = 1
-) -> Architecture | None:
-    """The deepest truncated architecture whose costs satisfy `fits`; None where not even one layer does."""
+def deepest_that_fits(backbone: BackboneConfig, head: Head, fits: Callable[[NetworkSpec], bool]) -> Architecture | None:
+    """The deepest truncated architecture whose network satisfies `fits`; None where not even one layer's does."""
     for architecture in truncated_architectures(backbone):
-        if fits(costs(truncated_spec(architecture, backbone, head), length, batch)):
+        if fits(truncated_spec(architecture, backbone, head)):
             return architecture
     return None

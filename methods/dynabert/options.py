@@ -62,7 +62,8 @@ class DynaBertOptions(MethodOptions):
     `hidden_loss: padded` counts padded positions as the released code does; `pad_to_max_length` pads every batch as it does.
     `regression_loss: mse` distils the prediction of regression tasks too; `none` as released.
     `final`: stage 3, fine-tuning on the labels without a teacher; left out where null.
-    `checkpoint`: a published DynaBERT (directory or hub id) that is taken as trained; nothing is rewired or trained then.
+    `checkpoint`: a published DynaBERT (directory or hub id) that is taken as trained; nothing is rewired or trained then. It was trained
+    on a grid: with `space: elastic` plan and table say that other sub-networks' scores are of shapes that were never trained.
     """
 
     space: Literal["grid", "elastic"] = "grid"

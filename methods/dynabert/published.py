@@ -71,6 +71,8 @@ class Published:
         Raises UserError, by file and key, where the checkpoint is not of this backbone and task, was not trained at one of the
         multipliers, or is damaged. What is pickled there besides tensors is refused, not unpickled.
         """
+        if task.kind == "span":
+            raise UserError(f"{self.config_file}: a classifier; the spans that task {task.name} asks for can't be had from it")
         self._check_config(backbone)
         self._check_multipliers("width_mult_list", widths)
         self._check_multipliers("depth_mult_list", depths)

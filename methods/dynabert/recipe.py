@@ -6,9 +6,9 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
@@ -31,8 +31,10 @@ from methods.supernet import Supernet
 from methods.tasks.batches import Collate, evaluation_batches, joint
 from methods.tasks.head import Head
 from methods.tasks.spec import TaskSpec
+from methods.tasks.split import Split
 from methods.training.loop import Batch
 from methods.training.options import Schedule
+from methods.training.processes import by_main_process, join_processes, of_main_process
 from methods.training.stage import DONE, read_finished, run_stage, training_flops, training_memory, write_finished
 
 REWIRE, WIDTH, DEPTH, FINAL = "rewire", "width", "width-and-depth", "final"
@@ -86,6 +88,17 @@ class DynaBertRecipe(TaskRecipe):
         if o.checkpoint is not None:
             Published.open(o.checkpoint).state(backbone, task, o.widths, o.depths)
 
+    def about(self) -> dict[str, str]:
+        return {"supernet": self._loaded()} if self.options.checkpoint is not None else {}
+
+    def _loaded(self) -> str:
+        """A published checkpoint was trained on a grid."""
+        o = self.options
+        elastic = (
+            "" if o.space == "grid" else "; the elastic space's sub-networks outside of its grid were never trained: their scores say so"
+        )
+        return f"from {o.checkpoint}{elastic}"
+
     def initial(self, context: Context) -> DynaBertSupernet:
         """The fine-tuned teacher with heads and neurons in order of importance; nothing is trained yet. Where a checkpoint is loaded its
         order is the teacher's own."""
@@ -115,7 +128,7 @@ class DynaBertRecipe(TaskRecipe):
         whole, trained = whole_network(backbone), self._stages(space)
         parameters = costs(full_spec(backbone, head)).parameters
         if o.checkpoint is not None:
-            return [StagePlan(LOADED, 0, 0, 0.0, 4 * parameters, len(trained[-1][2].known), note=f"from {o.checkpoint}")]
+            return [StagePlan(LOADED, 0, 0, 0.0, 4 * parameters, len(trained[-1][2].known), note=self._loaded())]
         plans = []
         if o.rewiring:
             scored = min(2000, rows // 9) if o.importance_split == "search" else rows
@@ -232,10 +245,14 @@ class DynaBertRecipe(TaskRecipe):
         split = context.task.split(o.importance_split)
         fingerprint = {"stage": REWIRE, "mode": o.importance, "split": o.importance_split, "batch_size": o.importance_batch_size}
         fingerprint |= {"data": split.digest, "max_length": context.max_length, "teacher": weights_digest(_teacher(context))}
-        if (folder / DONE).exists():
-            context.record(read_finished(folder, supernet, fingerprint))
-            return
-        torch.set_num_threads(context.hardware.threads)
+        join_processes(context.hardware)
+        if not of_main_process((folder / DONE).exists()):
+            by_main_process(lambda: self._sort(context, supernet, split, folder, fingerprint))
+        context.record(read_finished(folder, supernet, fingerprint))
+
+    def _sort(self, context: Context, supernet: DynaBertSupernet, split: Split, folder: Path, fingerprint: dict[str, Any]) -> None:
+        """Scores heads and neurons on the split, sorts them, and leaves the finished stage in its folder."""
+        o = self.options
         collate, head, backbone = self._collate(context), supernet.head_kind, supernet.backbone
         encoded = collate.encode(split)
         size = o.importance_batch_size
@@ -253,6 +270,5 @@ class DynaBertRecipe(TaskRecipe):
         rewire(supernet, importance(supernet, batches, loss, o.importance))
         flops = training_flops([supernet.spec(whole)])
         total = sum(flops(len(rows), int(max(encoded.lengths[rows]))) for rows in groups)
-        record = StageRecord(REWIRE, len(groups), len(split), total, time.monotonic() - started)
+        record = StageRecord(REWIRE, len(groups), len(encoded), total, time.monotonic() - started)
         write_finished(folder, supernet, fingerprint, record)
-        context.record(record)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from transformers.utils.generic import ModelOutput
 from methods.backbone import BackboneConfig
 from methods.dynabert.space import architecture_of
 from methods.dynabert.supernet import DynaBertSupernet
-from methods.network import task_loss
+from methods.network import distributions, task_loss
 from methods.space import Architecture
 from methods.training.distillation import hidden_loss, soft_cross_entropy
 from methods.training.loop import Backward, Batch
@@ -44,6 +45,17 @@ def big_first(architectures: Sequence[Architecture]) -> list[Architecture]:
     return sorted(architectures, key=size, reverse=True)
 
 
+@contextmanager
+def looked_up(student: DynaBertSupernet, batch: Batch) -> Iterator[Batch]:
+    """The batch with its words looked up once for all sub-networks: the word table, often half of all parameters, then gets the sum of
+    their gradients at once."""
+    words = student.stem.word(batch["input_ids"])
+    shared = words.detach().requires_grad_()
+    yield {**batch, "inputs_embeds": shared}
+    if shared.grad is not None:
+        words.backward(shared.grad)
+
+
 @dataclass(frozen=True)
 class DistillationStep:
     """Loss of a sub-network: lambda_logits x soft cross-entropy + lambda_hidden x hidden states (equations 4 to 8).
@@ -63,26 +75,28 @@ class DistillationStep:
     def __call__(self, batch: Batch, backward: Backward) -> dict[str, float]:
         taught: dict[Architecture, ModelOutput] = {}
         logits_total = hidden_total = 0.0
-        for architecture in big_first(self.architectures):
-            guide = teacher_of(architecture, self.student.backbone, self.teacher_width)
-            if guide not in taught:
-                with torch.no_grad():
-                    taught[guide] = self.teacher(batch, guide)
-            teacher = taught[guide]
-            student = self.student(batch, architecture)
-            states = teacher["hidden_states"]
-            faced = [states[layer] for layer in architecture.choices["layers"]] + [states[-1]]
-            hidden = hidden_loss(student["hidden_states"], faced, batch["attention_mask"], self.padded)
-            logits = self._prediction(student["logits"], teacher["logits"])
-            backward(self.lambda_logits * logits + self.lambda_hidden * hidden)
-            logits_total += float(logits.detach())
-            hidden_total += float(hidden.detach())
+        with looked_up(self.student, batch) as words:
+            for architecture in big_first(self.architectures):
+                guide = teacher_of(architecture, self.student.backbone, self.teacher_width)
+                if guide not in taught:
+                    with torch.no_grad():
+                        taught[guide] = self.teacher(batch, guide)
+                teacher = taught[guide]
+                student = self.student(words, architecture)
+                states = teacher["hidden_states"]
+                faced = [states[layer] for layer in architecture.choices["layers"]] + [states[-1]]
+                hidden = hidden_loss(student["hidden_states"], faced, batch["attention_mask"], self.padded)
+                logits = self._prediction(student["logits"], teacher["logits"])
+                backward(self.lambda_logits * logits + self.lambda_hidden * hidden)
+                logits_total += float(logits.detach())
+                hidden_total += float(hidden.detach())
         n = len(self.architectures)
         return {"logits": logits_total / n, "hidden": hidden_total / n}
 
     def _prediction(self, student: Tensor, teacher: Tensor) -> Tensor:
         if self.student.head_kind.kind != "regression":
-            return soft_cross_entropy(student, teacher)
+            head = self.student.head_kind
+            return soft_cross_entropy(distributions(head, student), distributions(head, teacher))
         if self.regression_loss == "mse":
             return F.mse_loss(student.float(), teacher.float())
         return student.new_zeros(())
@@ -97,8 +111,9 @@ class TaskStep:
 
     def __call__(self, batch: Batch, backward: Backward) -> dict[str, float]:
         total = 0.0
-        for architecture in big_first(self.architectures):
-            loss = task_loss(self.student.head_kind, self.student(batch, architecture)["logits"], batch["labels"])
-            backward(loss)
-            total += float(loss.detach())
+        with looked_up(self.student, batch) as words:
+            for architecture in big_first(self.architectures):
+                loss = task_loss(self.student.head_kind, self.student(words, architecture)["logits"], batch["labels"])
+                backward(loss)
+                total += float(loss.detach())
         return {"loss": total / len(self.architectures)}

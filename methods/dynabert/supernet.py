@@ -10,7 +10,7 @@ from transformers.utils.generic import ModelOutput
 from methods.backbone import BackboneConfig
 from methods.dynabert.space import full_spec
 from methods.layers.encoder import ChainModule, ElasticTransformerLayer
-from methods.layers.heads import MaskedLanguageModelHeadModule
+from methods.layers.heads import FirstTokenHeadModule, MaskedLanguageModelHeadModule
 from methods.network import Network, head_output
 from methods.space import Architecture, SearchSpace
 from methods.supernet import Batch, Supernet
@@ -32,14 +32,28 @@ class DynaBertSupernet(Supernet):
         initialise(self, backbone.initializer_range)
 
     def forward(self, batch: Batch, architecture: Architecture) -> ModelOutput:
-        """Logits, and the n+1 hidden states (B, L, H): the input of every kept layer and the last output."""
+        """Logits, and the n+1 hidden states (B, L, H): the input of every kept layer and the last output.
+
+        The batch may hold `inputs_embeds` (B, L, H), its words looked up in the word table.
+        """
         genes = architecture.choices
         mask = batch["attention_mask"]
-        states = [self.stem(batch["input_ids"], mask, batch.get("token_type_ids"))]
+        states = [self.stem(batch["input_ids"], mask, batch.get("token_type_ids"), batch.get("inputs_embeds"))]
         for index, heads, neurons in zip(genes["layers"], genes["heads"], genes["neurons"], strict=True):
             states.append(self.encoder[index](states[-1], mask, heads, neurons))
         extra = (self.stem.word.weight,) if isinstance(self.head, MaskedLanguageModelHeadModule) else ()
         return head_output(self.head_kind, self.head(tuple(states), mask, *extra), tuple(states))
+
+    def logits(self, batch: Batch, architecture: Architecture) -> ModelOutput:
+        """Where the output layer reads the first token alone, the last layer computes that token alone."""
+        if not isinstance(self.head, FirstTokenHeadModule):
+            return super().logits(batch, architecture)
+        genes, mask = architecture.choices, batch["attention_mask"]
+        hidden = self.stem(batch["input_ids"], mask, batch.get("token_type_ids"), batch.get("inputs_embeds"))
+        last = len(genes["layers"]) - 1
+        for place, (index, heads, neurons) in enumerate(zip(genes["layers"], genes["heads"], genes["neurons"], strict=True)):
+            hidden = self.encoder[index](hidden, mask, heads, neurons, queries=1 if place == last else None)
+        return head_output(self.head_kind, self.head((hidden,), mask), (hidden,))
 
     @torch.no_grad()
     def extract(self, architecture: Architecture) -> Network:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.layers.part import Part
+from methods.layers.prefix import prefix
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,23 @@ class ElasticSelfAttention(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.norm = nn.LayerNorm(spec.hidden, eps=spec.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, mask: Tensor, heads: int | None = None) -> Tensor:
-        """`hidden` (B, L, H), `mask` (B, L) with 1 at tokens; returns (B, L, H)."""
+    def forward(self, hidden: Tensor, mask: Tensor, heads: int | None = None, queries: int | None = None) -> Tensor:
+        """`hidden` (B, L, H), `mask` (B, L) with 1 at tokens; returns (B, L, H), or (B, `queries`, H): the first positions alone."""
         width = self.query.out_features if heads is None else heads * self.head_size
-        batch, length, _ = hidden.shape
+        asked = hidden if queries is None else hidden[:, :queries]
 
-        def project(layer: nn.Linear) -> Tensor:
-            flat = F.linear(hidden, layer.weight[:width], layer.bias[:width])
-            return flat.view(batch, length, -1, self.head_size).transpose(1, 2)
+        def project(layer: nn.Linear, states: Tensor) -> Tensor:
+            flat = F.linear(states, prefix(layer.weight, width), prefix(layer.bias, width))
+            return flat.view(*states.shape[:2], -1, self.head_size).transpose(1, 2)
 
         context = F.scaled_dot_product_attention(
-            project(self.query),
-            project(self.key),
-            project(self.value),
+            project(self.query, asked),
+            project(self.key, hidden),
+            project(self.value, hidden),
             attn_mask=mask.bool()[:, None, None, :],
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
-        flat = context.transpose(1, 2).reshape(batch, length, width)
-        output = F.linear(flat, self.output.weight[:, :width], self.output.bias)
-        normed: Tensor = self.norm(hidden + self.dropout(output))
+        flat = context.transpose(1, 2).reshape(*asked.shape[:2], width)
+        output = F.linear(flat, prefix(self.output.weight, width, 1), self.output.bias)
+        normed: Tensor = self.norm(asked + self.dropout(output))
         return normed

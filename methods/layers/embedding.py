@@ -76,9 +76,13 @@ class StemModule(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.zero_padding = spec.zero_padding
 
-    def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """`input_ids`, `mask`, `token_type_ids` (B, L); returns (B, L, hidden). Positions count from `position_offset`."""
-        hidden: Tensor = self.word(input_ids) + self.position.weight[self.position_offset :][: input_ids.shape[1]]
+    def forward(self, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> Tensor:
+        """`input_ids`, `mask`, `token_type_ids` (B, L); returns (B, L, hidden). Positions count from `position_offset`.
+
+        `inputs_embeds` (B, L, width): what `word` gives for the ids, where they were looked up before.
+        """
+        words: Tensor = self.word(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden = words + self.position.weight[self.position_offset :][: input_ids.shape[1]]
         if self.token_type is not None:
             alike = token_type_ids is None or self.token_type.num_embeddings == 1
             hidden = hidden + self.token_type(torch.zeros_like(input_ids) if alike else token_type_ids)

@@ -42,9 +42,12 @@ class ElasticTransformerLayer(nn.Module):
         self.attention = spec.attention.build()
         self.feed_forward = spec.feed_forward.build()
 
-    def forward(self, hidden: Tensor, mask: Tensor, heads: int | None = None, neurons: int | None = None) -> Tensor:
-        """`hidden` (B, L, H), `mask` (B, L); the first `heads` heads and `neurons` neurons, or all."""
-        output: Tensor = self.feed_forward(self.attention(hidden, mask, heads), mask, neurons)
+    def forward(
+        self, hidden: Tensor, mask: Tensor, heads: int | None = None, neurons: int | None = None, queries: int | None = None
+    ) -> Tensor:
+        """`hidden` (B, L, H), `mask` (B, L); the first `heads` heads and `neurons` neurons, or all. With `queries` the output has the
+        first positions alone: (B, `queries`, H)."""
+        output: Tensor = self.feed_forward(self.attention(hidden, mask, heads, queries), mask, neurons)
         return output
 
 
@@ -104,7 +107,7 @@ class ChainModule(nn.ModuleList):
     def forward(self, texts: tuple[tuple[Tensor, Tensor], ...]) -> tuple[States, Tensor]:
         """`texts`: (hidden (B, L, H), mask (B, L)) of the one text. Returns the n+1 states (input first) and the mask."""
         hidden, mask = texts[0]
-        states = [hidden]
+        states, valid = [hidden], mask.bool()
         for layer in self:
-            states.append(layer(states[-1], mask))
+            states.append(layer(states[-1], valid))
         return tuple(states), mask

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
 from methods.layers.part import Part
+from methods.layers.prefix import prefix
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ElasticFeedForward(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor | None = None, neurons: int | None = None) -> Tensor:  # noqa: ARG002 (one signature)
         """`hidden` (B, L, H); returns (B, L, H). The mask is not needed: tokens do not mix here."""
         n = self.intermediate.out_features if neurons is None else neurons
-        inner = self.activation(F.linear(hidden, self.intermediate.weight[:n], self.intermediate.bias[:n]))
-        output = F.linear(inner, self.output.weight[:, :n], self.output.bias)
+        inner = self.activation(F.linear(hidden, prefix(self.intermediate.weight, n), prefix(self.intermediate.bias, n)))
+        output = F.linear(inner, prefix(self.output.weight, n, 1), self.output.bias)
         normed: Tensor = self.norm(hidden + self.dropout(output))
         return normed

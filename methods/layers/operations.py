@@ -136,7 +136,8 @@ class CellPoolModule(nn.Module):
         channels = (F.relu(hidden) if self.spec.relu else hidden).transpose(1, 2)
         if self.spec.mode == "max":
             seen = channels.masked_fill(~valid.transpose(1, 2), -torch.inf)
-            output = F.max_pool1d(seen, kernel, stride=1, padding=kernel // 2)
+            # max_pool1d gives the same; but traced by torch.export it takes one length for the only one.
+            output = F.max_pool2d(seen[:, :, None], (1, kernel), stride=1, padding=(0, kernel // 2))[:, :, 0]
         else:
             output = F.avg_pool1d(channels, kernel, stride=1, padding=kernel // 2, count_include_pad=True)
         return output.transpose(1, 2).masked_fill(~valid, 0.0)

@@ -20,7 +20,7 @@ from methods.errors import UserError
 from methods.evaluation import evaluate, weights_digest
 from methods.nasbert.initialise import initialise_network
 from methods.nasbert.options import Finetuning
-from methods.network import Network, NetworkSpec, task_loss
+from methods.network import Network, NetworkSpec, distributions, task_loss
 from methods.recipe import Context, StageRecord, stage_of
 from methods.space import Architecture
 from methods.supernet import inputs
@@ -30,7 +30,7 @@ from methods.training.checkpoint import write_atomically
 from methods.training.distillation import soft_divergence
 from methods.training.loop import Backward, Batch
 from methods.training.options import Schedule
-from methods.training.processes import is_main_process, wait_for_everyone
+from methods.training.processes import is_main_process, of_main_process, wait_for_everyone
 from methods.training.stage import DONE, WEIGHTS, run_stage, training_flops
 
 STAGE = "finetune"
@@ -59,8 +59,9 @@ def finetune(
 
 def _check_task(context: Context) -> None:
     kind = context.task.head.kind
-    if kind not in ("classification", "regression"):
-        raise UserError(f"nasbert: task {context.task.name!r} asks for {kind} outputs; fine-tuning knows classification and regression")
+    if kind not in ("classification", "regression", "span"):
+        known = "classification, regression and spans"
+        raise UserError(f"nasbert: task {context.task.name!r} asks for {kind} outputs; fine-tuning knows {known}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class _Grid:
             network = self.run(stage, schedule)
             if len(self.points) == 1:
                 return network
-            score = self.score(network)
+            score = of_main_process(self.score(network))
             if best is None or score > max(scores.values()):
                 best = network
             scores[stage] = score
@@ -213,6 +214,6 @@ class TaughtStep:
         if self.task.kind == "regression":
             distilled = F.mse_loss(logits.float(), taught.float())
         else:
-            distilled = soft_divergence(logits, taught, self.temperature)
+            distilled = soft_divergence(distributions(self.task, logits), distributions(self.task, taught), self.temperature)
         backward((1 - self.share) * loss + self.share * distilled)
         return {"loss": float(loss.detach()), "distilled": float(distilled.detach())}

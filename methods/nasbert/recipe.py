@@ -59,6 +59,7 @@ class NasBertRecipe(CorpusRecipe):
         self.assembled_texts = options.selection.dev_batches * (options.shrinking.dev_batch_size or options.supernet.batch_size)
         self.inner_stages = (SHRINKING, *(f"{SHRINKING}-{block + 1}" for block in range(options.blocks)))
         self.variants = ("inherit",) if options.retrain.start == "scratch" else ("scratch",)
+        self.parts = options.blocks if options.supernet.blocks_per_step == "one" else 0
         self._teachers: dict[Path, tuple[Network, list[StageRecord]]] = {}
         self._words: dict[tuple[str, str, str], MaskedWords] = {}
 
@@ -73,6 +74,12 @@ class NasBertRecipe(CorpusRecipe):
         train_supernet(*stage)
         make_tables(*stage)
         return stage[3].eval()
+
+    def prepare(self, context: CorpusContext) -> None:
+        self._teacher(context)
+
+    def train_part(self, context: CorpusContext, part: int) -> None:
+        self.train_block(context, part)
 
     def train_block(self, context: CorpusContext, block: int) -> None:
         """Trains one block (from 0) and nothing else, so that blocks can be trained in processes of their own; `train` with

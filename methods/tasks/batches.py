@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from methods.tasks.questions.split import QuestionSplit
 from methods.tasks.split import Split
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def kept(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:  # noqa: ARG002 (one signature)
+        """What evaluation keeps of a batch's logits: (B, outputs)."""
+        return logits
+
+    def outputs(self, kept: NDArray[np.float32]) -> NDArray[np.float32]:
+        """From what was kept of each row here to what stands for each row of the split: (split's rows, outputs)."""
+        return kept
+
 
 class Collate(Protocol):
     """Makes batches of a method's own form; made once per tokenizer."""
@@ -41,7 +50,7 @@ class Collate(Protocol):
         """The split tokenised, each text cut at the maximal length."""
 
     def __call__(self, encoded: Encoded, rows: Sequence[int]) -> dict[str, Tensor]:
-        """The batch of these rows (B), padded to the longest of them (L): inputs (B, L), `labels` (B,), `example_id` (B,)."""
+        """The batch of these rows (B), padded to the longest of them (L): inputs (B, L), `labels` (B, ...), `example_id` (B,)."""
 
 
 def joint(tokenizer: PreTrainedTokenizerBase, max_length: int, *, pad_to: int | None = None) -> Collate:
@@ -49,7 +58,8 @@ def joint(tokenizer: PreTrainedTokenizerBase, max_length: int, *, pad_to: int | 
 
     Special tokens, and whether there are types, are the tokenizer's: RoBERTa's gives `<s> a </s></s> b </s>` and no token_type_ids.
 
-    Of a pair that is longer than `max_length` the longer text is cut. `pad_to`: every batch has this length (the reference's form).
+    Of a pair that is longer than `max_length` the longer text is cut; a question's context is read in windows instead, each a row.
+    `pad_to`: every batch has this length (the reference's form).
     """
     return _TextCollate(tokenizer, max_length, False, _padding(pad_to, max_length))
 
@@ -76,6 +86,8 @@ class _TextCollate:
     pad_to: int
 
     def encode(self, split: Split) -> Encoded:
+        if isinstance(split, QuestionSplit):
+            return self._windows(split)
         if self.apart:
             columns = {"input_ids": self._tokens(split.text)["input_ids"]}
             if split.text_b is not None:
@@ -84,6 +96,13 @@ class _TextCollate:
             columns = self._tokens(split.text, split.text_b)
         lengths = np.max([[len(row) for row in rows] for name, rows in columns.items() if name != "token_type_ids"], axis=0)
         return Encoded(columns, lengths.astype(np.int64), split.labels, split.ids)
+
+    def _windows(self, split: QuestionSplit) -> Encoded:
+        from methods.tasks.questions.encoding import encode_windows
+
+        if self.apart:
+            raise ValueError("a question and its context are read together")
+        return encode_windows(self.tokenizer, self.max_length, split)
 
     def _tokens(self, text: Sequence[str], text_b: Sequence[str] | None = None) -> dict[str, Tokens]:
         texts = (list(text), None if text_b is None else list(text_b))
@@ -128,6 +147,17 @@ def training_batches(lengths: NDArray[np.int64] | Sequence[int], batch_size: int
 def evaluation_batches(lengths: NDArray[np.int64] | Sequence[int], batch_size: int) -> list[list[int]]:
     """Batches of row numbers, the shortest rows first; the same ones each time."""
     return _chunks(np.argsort(np.asarray(lengths), kind="stable"), batch_size)
+
+
+def token_batches(lengths: NDArray[np.int64] | Sequence[int], tokens: int) -> list[list[int]]:
+    """Batches of row numbers, the shortest rows first, of at most so many tokens once padded, but always a row."""
+    sizes = np.asarray(lengths)
+    batches: list[list[int]] = []
+    for row in np.argsort(sizes, kind="stable").tolist():
+        if not batches or (len(batches[-1]) + 1) * sizes[row] > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
 
 def _chunks(rows: NDArray[np.int64], size: int) -> list[list[int]]:

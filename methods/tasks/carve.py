@@ -1,6 +1,7 @@
 """The `search` split: rows of train set apart so that no text is on both sides.
 
-A phrase goes with the sentence that contains it; one that several sentences contain goes with the first of them.
+A phrase goes with the sentence that contains it; one that several sentences contain goes with the first of them. Questions go with all
+others about their article.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from methods.errors import UserError
+from methods.tasks.questions.split import QuestionSplit
 from methods.tasks.split import Split, strata
 
 DATA_SEED = 0
@@ -27,14 +29,19 @@ def carve(train: Split, source: str, rows: int = 2000) -> tuple[Split, Split]:
     wanted = min(len(train) // 10, rows)
     if wanted < 1:
         raise UserError(f"{source}: {len(train)} rows; at least 10 are needed to set a tenth of them apart as search split")
-    groups = phrase_groups(train.text) if train.text_b is None else pair_groups(train.text, train.text_b)
-    chosen = choose_groups(groups, strata(train.labels), wanted)
+    chosen = choose_groups(_groups(train), strata(train.labels), wanted)
     if 2 * chosen.sum() < wanted:
         raise UserError(
-            f"{source}: the rows share texts in groups so large that only {int(chosen.sum())} of {wanted} rows for the search split "
-            "can be set apart; more rows with texts of their own are needed"
+            f"{source}: the rows share texts (questions: articles) in groups so large that only {int(chosen.sum())} of {wanted} rows "
+            "for the search split can be set apart; more rows with texts of their own are needed"
         )
     return train.take(np.flatnonzero(~chosen)), train.take(np.flatnonzero(chosen), "search")
+
+
+def _groups(train: Split) -> NDArray[np.int64]:
+    if isinstance(train, QuestionSplit):
+        return train.articles
+    return phrase_groups(train.text) if train.text_b is None else pair_groups(train.text, train.text_b)
 
 
 def normalised(text: str) -> str:

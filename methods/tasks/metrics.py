@@ -8,22 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from methods.tasks.spec import TaskSpec
+from methods.tasks.spec import SPAN_METRICS, TaskSpec
 
 
 def compute(spec: TaskSpec, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
     """Every metric of the task, the main one first; larger is better, and where one is undefined it is 0.
 
-    `logits`: (rows, classes), for regression (rows,) or (rows, 1); `labels`: (rows,). F1 is that of class 1 for two classes, the
+    `logits`: (rows, classes), for regression (rows,) or (rows, 1), for questions F1 and exact match of each answer, (rows, 2); `labels`:
+    (rows,). F1 is that of class 1 for two classes, the
     macro average for more. Constant predictions have no correlation: 0. Logits that are not finite (a network that diverged) have
     no quality: 0 throughout. Raises ValueError where the shapes don't fit.
     """
-    expected = {(len(labels), len(spec.labels))} if spec.labels else {(len(labels),), (len(labels), 1)}
+    outputs = len(SPAN_METRICS) if spec.kind == "span" else len(spec.labels)
+    expected = {(len(labels), outputs)} if outputs else {(len(labels),), (len(labels), 1)}
     if logits.shape not in expected or not len(labels):
         raise ValueError(f"logits {logits.shape} for {len(labels)} labels of {spec.kind} task {spec.name!r}; expected {sorted(expected)}")
     scores = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(scores).all():
         return dict.fromkeys(spec.metrics, 0.0)
+    if spec.kind == "span":
+        return {metric: float(scores[:, SPAN_METRICS.index(metric)].mean()) for metric in spec.metrics}
     predictions = scores.argmax(axis=1) if spec.labels else scores.reshape(-1)
     return {metric: _defined(_metric(metric, predictions, labels, len(spec.labels))) for metric in spec.metrics}
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from methods.errors import UserError
+from methods.tasks.questions import source as questions
 from methods.tasks.spec import KNOWN, Known, TaskSpec
 from methods.tasks.split import Split
 
@@ -17,7 +18,10 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def read_directory(spec: TaskSpec, folder: Path) -> dict[str, Split]:
-    """`train` and `validation` (and a known task's extra splits, where their files are there) from `<split>.tsv`."""
+    """`train` and `validation` (and a known task's extra splits, where their files are there) from `<split>.tsv`; of questions from
+    `<split>.json`."""
+    if spec.kind == "span":
+        return dict(questions.read_directory(folder))
     if not folder.is_dir():
         raise UserError(f"task.data: {str(folder)!r} is no directory; a directory with train.tsv and validation.tsv, or 'hub', is needed")
     extra = [name for name in _known(spec).extra if (folder / f"{name}.tsv").is_file()]
@@ -94,12 +98,14 @@ def _load(path: str, configuration: str) -> Any:
     except Exception as error:  # whatever the hub client, the network or a broken file raise: the user gets one line
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         name = f"{path}:{configuration}" if configuration else path
-        offline = "a directory with train.tsv and validation.tsv works without the hub"
+        offline = "a directory with the data's files works without the hub"
         raise UserError(f"task.data: the data set {name!r} can't be loaded ({reason}); {offline}") from error
 
 
 def _from_dataset(spec: TaskSpec, name: str, data: Any, source: str) -> Split:
     _require(spec, data.column_names, source)
+    if spec.kind == "span":
+        return questions.from_dataset(spec, name, data, source)
     columns: dict[str, list[Any]] = {column: list(data[column]) for column in (*spec.text, spec.label)}
     classes = getattr(data.features[spec.label], "names", None)
     if classes and set(classes) == set(spec.labels):  # an order of its own must not permute the classes

@@ -9,7 +9,13 @@ from typing import Any, Literal
 from methods.errors import UserError
 from methods.tasks.head import Head
 
-METRICS = {**dict.fromkeys(("accuracy", "f1", "matthews"), "classification"), **dict.fromkeys(("spearman", "pearson"), "regression")}
+SPAN_METRICS = ("answer_f1", "exact_match")
+"""SQuAD's F1 over the words of an answer, and the share of answers that are right word by word; means over questions."""
+METRICS = {
+    **dict.fromkeys(("accuracy", "f1", "matthews"), "classification"),
+    **dict.fromkeys(("spearman", "pearson"), "regression"),
+    **dict.fromkeys(SPAN_METRICS, "span"),
+}
 """Every metric, and the kind of task that it measures; for each of them larger is better."""
 
 
@@ -17,7 +23,8 @@ METRICS = {**dict.fromkeys(("accuracy", "f1", "matthews"), "classification"), **
 class TaskSpec:
     """A task without its data.
 
-    `text`: one or two column names; `label`: the label's column; `labels`: class names in label order, empty for regression;
+    `text`: one or two column names; `label`: the label's column; `labels`: class names in label order, empty for regression and for
+    questions (`span`), whose texts are question and context and whose label column holds the answers;
     `metric`: the main metric, the one that ranks; `metrics`: all that are reported, the main one first.
     """
 
@@ -36,6 +43,8 @@ class TaskSpec:
             raise UserError(f"{place}: text {list(self.text)} and label {self.label!r} name a column twice")
         if len(self.labels) == 1 or len(set(self.labels)) != len(self.labels):
             raise UserError(f"{place}: labels: {list(self.labels)}; at least two different class names are needed, or none for regression")
+        if self.kind == "span" and len(self.text) != 2:
+            raise UserError(f"{place}: text: {list(self.text)}; the columns of question and context are needed, in this order")
         for metric in self.metrics:
             if METRICS.get(metric) != self.kind:
                 fitting = ", ".join(name for name, kind in METRICS.items() if kind == self.kind)
@@ -43,8 +52,10 @@ class TaskSpec:
                 raise UserError(f"{place}: metric: {metric!r} does not fit {self.kind} ({why}); possible: {fitting}")
 
     @property
-    def kind(self) -> Literal["classification", "regression"]:
-        return "classification" if self.labels else "regression"
+    def kind(self) -> Literal["classification", "regression", "span"]:
+        if self.labels:
+            return "classification"
+        return "span" if METRICS.get(self.metric) == "span" else "regression"
 
     @property
     def head(self) -> Head:
@@ -91,6 +102,11 @@ KNOWN: dict[str, Known] = dict(
         _glue("wnli", "GLUE: what the pronoun refers to", "sentence1 sentence2", "not_entailment entailment", "accuracy"),
     )
 )
+KNOWN["squad"] = Known(
+    "SQuAD v1.1: the span of a paragraph that answers a question (a directory holds train.json, validation.json)",
+    TaskSpec("squad", ("question", "context"), "answers", (), SPAN_METRICS[0], SPAN_METRICS),
+    ("rajpurkar/squad", ""),
+)
 KNOWN["trec6"] = Known(
     "TREC: what a question asks for, six classes (data: a directory)",
     TaskSpec("trec6", ("text",), "coarse_label", ("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"), "accuracy", ("accuracy",)),
@@ -112,8 +128,13 @@ def resolve(
     labels: Sequence[str] | None = None,
     metric: Sequence[str] | str | None = None,
 ) -> TaskSpec:
-    """The spec of a known name, changed where an argument is given; another name must bring all of them. Raises UserError."""
+    """The spec of a known name, changed where an argument is given; another name must bring all of them. Raises UserError.
+
+    Of a task whose metric is one of questions, both are reported, and the columns are SQuAD's unless they are given.
+    """
     metrics = None if metric is None else _tuple(metric)
+    if metrics and METRICS.get(metrics[0]) == "span":
+        metrics = tuple(dict.fromkeys((*metrics, *SPAN_METRICS)))
     changes: dict[str, Any] = {
         "text": None if text is None else _tuple(text),
         "label": label,
@@ -126,11 +147,14 @@ def resolve(
         return replace(KNOWN[name].spec, **changes)
     if metrics and METRICS.get(metrics[0]) == "regression":
         changes.setdefault("labels", ())
+    if metrics and METRICS.get(metrics[0]) == "span":
+        changes = {"text": ("question", "context"), "label": "answers", "labels": (), **changes}
     missing = [f"task.{key}" for key in ("text", "label", "labels", "metric") if key not in changes]
     if missing:
         raise UserError(
             f"task.name: {name!r} is none of the known tasks ({', '.join(KNOWN)}), so its data must be described; "
-            f"missing: {', '.join(missing)} (labels: class names in label order; leave it out for regression with spearman or pearson)"
+            f"missing: {', '.join(missing)} (labels: class names in label order; leave it out for regression with spearman or pearson; "
+            "questions in the layout of SQuAD need metric: answer_f1 alone)"
         )
     return TaskSpec(name, **changes)
 

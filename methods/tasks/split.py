@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +36,21 @@ class Split:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over texts, labels and ids, in hexadecimal: equal data have equal digests in every process."""
-        sha = hashlib.sha256(json.dumps([self.text, self.text_b]).encode())
+        sha = hashlib.sha256(json.dumps([self.text, self.text_b, *self._more()]).encode())
         sha.update(self.labels.astype("<f4" if self.labels.dtype.kind == "f" else "<i8").tobytes())
         sha.update(self.ids.astype("<i8").tobytes())
         return sha.hexdigest()
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64], name: str | None = None) -> Split:
+    def _more(self) -> list[Any]:
+        """What else the digest covers."""
+        return []
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64], name: str | None = None) -> Self:
         """The given rows (places in this split, in that order) under the same name or another one."""
         places = np.asarray(rows, dtype=np.int64)
         text_b = None if self.text_b is None else tuple(self.text_b[place] for place in places)
-        return Split(name or self.name, tuple(self.text[place] for place in places), text_b, self.labels[places], self.ids[places])
+        text, labels, ids = tuple(self.text[place] for place in places), self.labels[places], self.ids[places]
+        return replace(self, name=name or self.name, text=text, text_b=text_b, labels=labels, ids=ids)
 
     def followed_by(self, other: Split, name: str) -> Split:
         """These rows, then the other's, under another name; both have as many texts."""
@@ -55,7 +60,9 @@ class Split:
 
 
 def strata(labels: Labels) -> NDArray[np.int64]:
-    """The stratum of each row: its class, or for regression its tenth of the label range by rank."""
+    """The stratum of each row: its class, or for regression its tenth of the label range by rank; places in a text have none."""
+    if labels.ndim == 2:
+        return np.zeros(len(labels), dtype=np.int64)
     if labels.dtype.kind != "f":
         return labels.astype(np.int64)
     edges = np.quantile(labels, np.linspace(0, 1, 11)[1:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from methods.errors import UserError
 from methods.tasks.carve import carve
 from methods.tasks.head import Head
+from methods.tasks.questions.split import QuestionSplit, Windows
 from methods.tasks.sources import read_directory, read_hub
 from methods.tasks.spec import KNOWN, TaskSpec, resolve
 from methods.tasks.split import Split, stratified_rows
@@ -88,21 +90,28 @@ def load_task(
     labels: Sequence[str] | None = None,
     metric: Sequence[str] | str | None = None,
     search_rows: int = 2000,
+    windows: Windows | None = None,
 ) -> Task:
     """The task of that name, its `search` split set apart from train (at most a tenth, at most `search_rows`).
 
     `data`: `hub` (the known data set of that name), `hub:NAME[:CONFIGURATION]` (that data set on the hub, or a local data set
-    folder), `generated` (`demo`, `likeness`; `hub` means the same there), or a directory with train.tsv and validation.tsv. A name that is
-    not known needs `text` (one or two columns), `label`, `labels` (class names in label order; none for regression) and `metric`
-    (the main one, or several with the main one first). Raises UserError for whatever is wrong with data or description.
+    folder), `generated` (`demo`, `likeness`; `hub` means the same there), or a directory with train.tsv and validation.tsv, for questions
+    train.json and validation.json in the layout of SQuAD v1.1. `windows`: how long contexts of questions are read. A name that is not
+    known needs `text` (one or two columns), `label`, `labels` (class names in label order; none for regression) and `metric`
+    (the main one, or several with the main one first); for questions the metric alone. Raises UserError for whatever is wrong with data
+    or description.
     """
     spec = resolve(name, text, label, labels, metric)
     if search_rows < 1:
         raise UserError(f"task {name!r}: search_rows: {search_rows}; at least 1 is needed")
-    splits = _splits(spec, str(data))
+    splits = {key: _windowed(split, windows) for key, split in _splits(spec, str(data)).items()}
     source = f"{data}: train"
     train, search = carve(splits["train"], source, search_rows)
     return Task(spec, {"train": train, "search": search, **{key: split for key, split in splits.items() if key != "train"}})
+
+
+def _windowed(split: Split, windows: Windows | None) -> Split:
+    return replace(split, windows=windows) if isinstance(split, QuestionSplit) and windows else split
 
 
 def _demo() -> tuple[Split, Split]:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import torch
 
 from methods.errors import UserError
+from methods.training.processes import is_main_process
 
 MARK = "checkpoint.json"
 CHECKPOINTS = ("a.pt", "b.pt", MARK)
@@ -23,10 +24,13 @@ CHECKPOINTS = ("a.pt", "b.pt", MARK)
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A file to write in the place of `path`, which no other process writes; it takes that place when the block ends without an error."""
+    """A file to write in the place of `path`, which no other process writes; it takes that place, all of it on the disk, when the block
+    ends without an error."""
     aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -35,10 +39,8 @@ def written_aside(path: Path) -> Iterator[Path]:
 def write_atomically(path: Path, text: str) -> None:
     """The file holds the whole text or what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside, aside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with written_aside(path) as aside:
+        aside.write_text(text)
 
 
 def file_digest(path: Path) -> str:
@@ -61,7 +63,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], fingerprint: str) -> No
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The newest checkpoint whose digest is right; None where there is none. Restores nothing by itself.
+    """The newest checkpoint whose digest is right; None where there is none. Restores nothing by itself. A damaged one is forgotten, so
+    that the next one takes its place and not the good one's.
 
     Raises UserError where checkpoints are there and all are damaged, or where they belong to a stage with other settings.
     """
@@ -72,6 +75,8 @@ def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
             raise UserError(f"{folder}: a checkpoint of other settings lies there; remove the folder to start this stage anew")
         path = folder / mark["file"]
         if path.exists() and file_digest(path) == mark["sha256"]:
+            if mark is not newest and is_main_process():
+                write_atomically(folder / MARK, json.dumps({**mark, "previous": {}}, indent=1))
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             return state
     if candidates:

@@ -26,7 +26,7 @@ from methods.recipe import Hardware
 from methods.tasks.batches import training_batches
 from methods.training.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
 from methods.training.options import Pace
-from methods.training.processes import of_main_process, processes, summed
+from methods.training.processes import not_in_all, of_main_process, processes, summed
 from methods.training.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ Step = Callable[[Batch, Backward], dict[str, float]]
 
 A loss is a mean over rows; a mean over something else goes through `methods.training.processes.weighed`."""
 
-CHECKPOINT_SECONDS = 60.0
 LOG_EVERY = 10
 
 
@@ -104,7 +103,6 @@ class Loop:
     """Stages of the same name here draw the same masks; the stage's own name where it is empty."""
     stepper: MakeStepper | None = None
     """What steps the weights; AdamW at the schedule's rate where there is none."""
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def run(self) -> dict[str, float]:
         """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops and seconds. Raises StageError."""
@@ -113,7 +111,8 @@ class Loop:
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            raise StageError(
+            kind = StageError if processes() == 1 else UserError  # the others wait for this process: the run can't go on
+            raise kind(
                 f"stage {self.name}: out of memory; lower its batch_size ({self.schedule.batch_size}) and raise its accumulation by as "
                 f"much, shorten the texts, or write hardware.precision: bf16 ({str(error).splitlines()[0]})"
             ) from error
@@ -145,7 +144,7 @@ class Loop:
             state["seconds"] = before + time.monotonic() - started - aside
             if ended:
                 break
-            if accelerator.process_index == 0 and time.monotonic() - saved_at > self.checkpoint_seconds:
+            if accelerator.process_index == 0 and time.monotonic() - saved_at > self.hardware.checkpoint_seconds:
                 self._save(fingerprint, parts, state)
                 saved_at = time.monotonic()
         display.close()
@@ -212,8 +211,8 @@ class Loop:
             yield order[place * group : (place + 1) * group]
 
     def _check(self, figures: dict[str, float], norm: float, step: int) -> None:
-        values = [*figures.values(), norm]
-        if not all(abs(value) < float("inf") for value in values):
+        finite = all(abs(value) < float("inf") for value in (*figures.values(), norm))
+        if not_in_all(finite, next(self.model.parameters()).device):
             raise StageError(
                 f"stage {self.name}: loss or gradient is not finite at step {step} ({figures}, gradient norm {norm}); "
                 f"lower its learning_rate ({self.schedule.learning_rate}) or use hardware.precision: fp32"

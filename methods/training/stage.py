@@ -22,7 +22,7 @@ from methods.tasks.task import AUGMENTED, Split
 from methods.training.checkpoint import CHECKPOINTS, file_digest, write_atomically, written_aside
 from methods.training.loop import Companion, Loop, MakeStepper, Rows, Step
 from methods.training.options import Pace, Schedule
-from methods.training.processes import is_main_process, join_processes, wait_for_everyone
+from methods.training.processes import by_main_process, is_main_process, join_processes, of_main_process
 
 DONE = "stage.json"
 WEIGHTS = "weights.safetensors"
@@ -134,17 +134,16 @@ class _Stage:
             "seed": self.seed,
             "precision": self.hardware.precision,
         }
-        if (folder / DONE).exists():
+        if of_main_process((folder / DONE).exists()):
             record = read_finished(folder, self.model, fingerprint)
         else:
             where = (folder, self.seed, self.hardware)
             loop = Loop(self.name, self.model, step, data(), collate, schedule, *where, flops, fingerprint, companion=companion, **more)
             figures = loop.run()
             record = StageRecord(self.name, int(figures["steps"]), int(figures["examples"]), figures["flops"], figures["seconds"])
-            if is_main_process():
-                results = () if companion is None else companion.write(folder)
-                write_finished(folder, self.model, fingerprint, record, results)
-            wait_for_everyone()
+            by_main_process(lambda: write_finished(folder, self.model, fingerprint, record, companion.write(folder) if companion else ()))
+            if not is_main_process():  # its batch norms have seen other rows
+                record = read_finished(folder, self.model, {})
         self.model.eval()
         self.record(record)
 

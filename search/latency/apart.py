@@ -16,14 +16,24 @@ from search.latency.subject import Subject, modules_of, to_dict
 
 @dataclass(frozen=True)
 class Setting:
-    """How to measure: `batch` texts of `length` tokens, `threads` within an operation, for about `seconds` in all."""
+    """How to measure: `batch` texts of `length` tokens, `threads` within an operation, for about `seconds` in all.
+
+    `device`: `cpu` or `cuda`. `runs`: so many of each part and network, however long they take; 0: as many as the time allows.
+    """
 
     backend: str = "torch"
+    device: str = "cpu"
     batch: int = 1
     length: int = 128
     threads: int = 1
     seconds: float = 300.0
+    runs: int = 0
     seed: int = 0
+
+    @classmethod
+    def of(cls, seen: Fingerprint, seconds: float) -> Setting:
+        """That of a device's profile."""
+        return cls(seen.backend, seen.device, seen.batch, seen.length, seen.threads, seconds)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from methods.latency import Timing
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
+Timer = Callable[[Call], float]
 Heard = Callable[[float], None]
-WARM_UP = 5
+WARM_UP = 3
 WAITED = 0.1
 """Share of waiting above which a machine is thought to be busy."""
 SPREAD = 0.25
@@ -44,18 +45,34 @@ def unheard(share: float) -> None:
     """Nobody listens."""
 
 
+def by_clock(clock: Clock) -> Timer:
+    """The seconds of a call that a clock counts."""
+
+    def timer(call: Call) -> float:
+        before = clock()
+        call()
+        return clock() - before
+
+    return timer
+
+
+WALL = by_clock(time.perf_counter)
+
+
 def measure(
     calls: Sequence[Call],
     seconds: float,
     seed: int = 0,
     rounds: Rounds = Rounds(),
-    clock: Clock = time.perf_counter,
+    timer: Timer = WALL,
     wall: Clock = time.perf_counter,
     heard: Heard = unheard,
 ) -> Runs:
-    """Times every call by `clock`: after `WARM_UP` runs of each, rounds in which every call runs once, in an order of its own.
+    """Times every call by `timer`: after `WARM_UP` runs of each, rounds in which every call is timed once, in an order of its own.
 
-    A further round begins while it is thought to end within `seconds` of the start, by `wall`. `heard` is told the share that is done.
+    Before it is timed a call runs once more, so that its code and what it reads are where they are when a network runs again and again,
+    and not where the call before has left them. A further round begins while it is thought to end within `seconds` of the start, by
+    `wall`. `heard` is told the share that is done.
     """
     rng, started = random.Random(seed), wall()
     durations: list[list[float]] = [[] for _ in calls]
@@ -73,9 +90,9 @@ def measure(
                 break
             rng.shuffle(order)
             for i in order:
-                whole, before = wall(), clock()
                 calls[i]()
-                durations[i].append(clock() - before)
+                whole = wall()
+                durations[i].append(timer(calls[i]))
                 taken += wall() - whole
             done += 1
             heard(min(1.0, max((wall() - started) / seconds, done / rounds.most)))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 from methods.backbone import BackboneConfig
 from methods.latency import key_of, pieces_of
 from methods.layers.part import Piece
 from methods.network import NetworkSpec
-from methods.space import Architecture, SearchSpace
+from methods.space import Architecture, Choice, SearchSpace
 from methods.tasks.head import Head
 
 
@@ -35,28 +35,45 @@ def distinct_pieces(specs: Iterable[NetworkSpec]) -> dict[str, Piece]:
     return dict(sorted((key_of(piece), piece) for piece in seen))
 
 
-def covering(space: SearchSpace) -> Iterator[Architecture]:
-    """Architectures that have every piece of the space between them.
+def pieces_of_space(one: Served) -> dict[str, Piece]:
+    """Every piece of a space's deployed networks, by its key.
 
-    All values of every pair of choices around the largest architecture, which has all genes: a piece's shape depends on two choices at
-    most (an operation on its kind and width, a link on the widths on both sides, a stem on embedding and first width).
+    All values of each choice, and of each pair of choices that meet in a piece, around the largest architecture, which has all genes: a
+    piece's shape depends on two choices at most (an operation on its kind and width, a link on the widths on both sides, a stem on
+    embedding and first width).
     """
-    start = space.encode(space.largest())
-    pairs = [*((choice,) for choice in space.choices), *combinations(space.choices, 2)]
-    seen: set[Architecture] = set()
-    for chosen in pairs:
-        for values in product(*(choice.values for choice in chosen)):
-            architecture = space.decode({**start, **{choice.name: value for choice, value in zip(chosen, values, strict=True)}})
+    found = distinct_pieces(map(one.spec, _around(one.space, [(choice,) for choice in one.space.choices])))
+    meet = [pair for pair in combinations(one.space.choices, 2) if _new_pieces(one, [tuple(map(_few, pair))], found)]
+    return dict(sorted((found | _new_pieces(one, meet, found)).items()))
+
+
+def _around(space: SearchSpace, chosen: Iterable[tuple[Choice, ...]]) -> Iterator[Architecture]:
+    """The largest architecture with every assignment of each of these tuples of choices, each once."""
+    start, seen = space.encode(space.largest()), set[Architecture]()
+    for choices in chosen:
+        for values in product(*(choice.values for choice in choices)):
+            architecture = space.decode({**start, **{choice.name: value for choice, value in zip(choices, values, strict=True)}})
             if architecture not in seen:
                 seen.add(architecture)
                 yield architecture
+
+
+def _new_pieces(one: Served, chosen: Iterable[tuple[Choice, ...]], known: Mapping[str, Piece]) -> dict[str, Piece]:
+    found = distinct_pieces(map(one.spec, _around(one.space, chosen)))
+    return {key: piece for key, piece in found.items() if key not in known}
+
+
+def _few(choice: Choice) -> Choice:
+    """First, middle and last value: enough to see whether two choices meet in a piece."""
+    values = choice.values
+    return replace(choice, values=tuple(dict.fromkeys((values[0], values[len(values) // 2], values[-1]))))
 
 
 def pieces_of_spaces(served: Sequence[Served]) -> dict[str, Piece]:
     """Every piece of the spaces' deployed networks, by its key."""
     found: dict[str, Piece] = {}
     for one in served:
-        found |= distinct_pieces(one.spec(architecture) for architecture in covering(one.space))
+        found |= pieces_of_space(one)
     return dict(sorted(found.items()))
 
 

@@ -11,6 +11,7 @@ from methods.latency import LatencyTable, key_of, pieces_of
 from search.latency.apart import Measure, Setting, measure_apart
 from search.latency.backends import check_backend
 from search.latency.calibration import fit, held_out_error
+from search.latency.grid import thinned
 from search.latency.measure import Heard, unheard
 from search.latency.parts import Served, pieces_of_spaces, random_networks
 
@@ -26,8 +27,9 @@ def build_profile(
 ) -> LatencyTable:
     """The profile of this machine for the deployed networks of these spaces, measured for about `setting.seconds`.
 
-    Pieces and networks are measured in the same rounds. Where the spaces have fewer than `calibrate + held_out` networks, those that
-    there are are divided in the same proportion. Raises UserError for a backend that is not there or texts that are too long.
+    Pieces and networks are measured in the same rounds; of more pieces than there is time for a grid (`search.latency.grid`). Where the
+    spaces have fewer than `calibrate + held_out` networks, those that there are are divided in the same proportion. Raises UserError for
+    a backend that is not there or texts that are too long.
     """
     check_backend(setting.backend)
     for one in served:
@@ -39,16 +41,22 @@ def build_profile(
     rng.shuffle(networks)
     cut = round(len(networks) * calibrate / (calibrate + held_out)) if networks else 0
     cut = max(min(2, len(networks)), cut) if calibrate else 0
-    measured = measure([*pieces.values(), *networks], setting, heard)
-    timings = dict(zip(pieces, measured.timings, strict=False))
-    sums = [sum(timings[key_of(piece)].mean for piece in pieces_of(spec)) for spec in networks]
-    seconds = [timing.mean for timing in measured.timings[len(pieces) :]]
+    between = thinned(pieces, networks, setting)
+    timed = {key: piece for key, piece in pieces.items() if key not in between}
+    measured = measure([*timed.values(), *networks], setting, heard)
+    timings = dict(zip(timed, measured.timings, strict=False))
+    mean = {key: timing.mean for key, timing in timings.items()}
+    interpolated = {key: (1 - b.share) * mean[b.low] + b.share * mean[b.high] for key, b in between.items()}
+    known = mean | interpolated
+    sums = [sum(known[key_of(piece)] for piece in pieces_of(spec)) for spec in networks]
+    seconds = [timing.mean for timing in measured.timings[len(timed) :]]
     scale, fixed = fit(sums[:cut], seconds[:cut])
     return LatencyTable(
         name=name,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=measured.fingerprint,
         parts=timings,
+        interpolated=interpolated,
         scale=scale,
         fixed=fixed,
         calibrated_on=cut,

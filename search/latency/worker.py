@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -20,10 +21,9 @@ import torch
 
 from methods.latency import Fingerprint, Timing
 from search.latency.backends import BACKENDS
-from search.latency.measure import Clock, Heard, Rounds, load_average, measure, signs_of_a_busy_machine, timing, unheard
-from search.latency.subject import Subject, from_dict, import_parts, prepared, size
+from search.latency.measure import Call, Heard, Rounds, Timer, by_clock, load_average, measure, signs_of_a_busy_machine, timing, unheard
+from search.latency.subject import Subject, copies, from_dict, import_parts, prepared, size
 
-CLOCKS: Mapping[str, Clock] = MappingProxyType({"processor": time.thread_time, "wall": time.perf_counter})
 ROOM = 2 << 30
 """Bytes of parameters that are held at a time."""
 
@@ -58,26 +58,65 @@ def timed(subjects: Sequence[Subject], setting: Mapping[str, Any], heard: Heard 
 
     Returns the times and the greatest share of waiting for a processor that is not counted in them (`clock_of`).
     """
-    backend, batch, length = BACKENDS[setting["backend"]], setting["batch"], setting["length"]
     torch.manual_seed(setting["seed"])
-    end = time.perf_counter() + setting["seconds"]
+    began, end = time.perf_counter(), time.perf_counter() + setting["seconds"]
+    rounds = Rounds(setting["runs"], setting["runs"]) if setting["runs"] else Rounds()
     found: dict[int, Timing] = {}
-    clock, waited = CLOCKS[clock_of(setting)], 0.0
+    clock, waited = clock_of(setting), 0.0
+
+    def say(before: float, share: float, part: float) -> None:
+        heard(min(1.0, max(before + share * part, (time.perf_counter() - began) / setting["seconds"])))
+
     for group in groups([size(subject) for subject in subjects], room, setting["seed"]):
-        share = len(group) / len(subjects)
+        before = len(found) / len(subjects)
         left = max(0.01, end - time.perf_counter()) * len(group) / (len(subjects) - len(found))
-        began, before = time.perf_counter(), len(found) / len(subjects)
         with torch.inference_mode():
-            calls = [backend(*prepared(subjects[i], batch, length)) for i in group]
-            left = max(0.01, left - (time.perf_counter() - began))
-            runs = measure(calls, left, setting["seed"], clock=clock, heard=lambda part, b=before, s=share: heard(b + s * part))  # type: ignore[misc]
-        found |= {i: timing(values) for i, values in zip(group, runs.durations, strict=True)}
-        waited = max(waited, runs.waited)
+            started, calls = time.perf_counter(), []
+            for i in group:
+                calls.append(prepared_call(subjects[i], setting))
+                say(before, 0.0, 0.0)
+            left = max(0.01, left - (time.perf_counter() - started))
+            hears = partial(say, before, len(group) / len(subjects))
+            runs = measure(calls, left, setting["seed"], rounds, TIMERS[clock], heard=hears)
+        found |= {i: timing([each / copies(subjects[i]) for each in values]) for i, values in zip(group, runs.durations, strict=True)}
+        waited = max(waited, runs.waited if clock == "processor" else 0.0)
     return [found[i] for i in range(len(subjects))], waited
 
 
-def clock_of(setting: Mapping[str, Any]) -> Literal["wall", "processor"]:
+def prepared_call(subject: Subject, setting: Mapping[str, Any]) -> Call:
+    """A call that runs all copies of a subject, one after another on the same arguments."""
+    backend = BACKENDS[setting["backend"]]
+    modules, arguments = prepared(subject, setting["batch"], setting["length"], setting["device"])
+    calls = [backend.prepare(module, arguments) for module in modules]
+    if len(calls) == 1:
+        return calls[0]
+
+    def in_turn() -> None:
+        for call in calls:
+            call()
+
+    return in_turn
+
+
+def cuda_events(call: Call) -> float:
+    """Seconds between two events on the GPU's stream, one before and one behind the call."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
+
+
+TIMERS: Mapping[str, Timer] = MappingProxyType(
+    {"processor": by_clock(time.thread_time), "wall": by_clock(time.perf_counter), "events": cuda_events}
+)
+
+
+def clock_of(setting: Mapping[str, Any]) -> Literal["wall", "processor", "events"]:
     """One thread is timed by its own processor time: what passes on an idle machine, and nothing more on a busy one."""
+    if setting["device"] == "cuda":
+        return "events"
     return "processor" if setting["threads"] == 1 else "wall"
 
 
@@ -97,9 +136,10 @@ def groups(sizes: Sequence[int], room: int, seed: int) -> Iterator[list[int]]:
 
 def fingerprint(setting: Mapping[str, Any]) -> Fingerprint:
     """This machine under that setting."""
-    same = {name: setting[name] for name in ("backend", "threads", "batch", "length")}
+    same = {name: setting[name] for name in ("backend", "device", "threads", "batch", "length")}
     return Fingerprint(
-        processor=processor(),
+        processor=torch.cuda.get_device_name() if setting["device"] == "cuda" else processor(),
+        runtime=BACKENDS[setting["backend"]].version(),
         cores=os.cpu_count() or 1,
         system=platform.platform(),
         torch=torch.__version__,

@@ -98,15 +98,22 @@ class OptunaStrategy(Strategy):
         given = self._given.popleft() if self._given else None
         trial = self.trial(seed_of("optuna", self.problem.seed, self._trials), given)
         self._trials += 1
-        values = trial.params
-        return trial, self._space.decode({c.name: c.values[values[c.name]] if c.ordered else values[c.name] for c in self._space.choices})
+        return trial, self.decoded(trial.params)
+
+    def decoded(self, values: Mapping[str, Any]) -> Architecture:
+        """The architecture of a trial's parameters."""
+        return self._space.decode({c.name: c.values[values[c.name]] if c.ordered else values[c.name] for c in self._space.choices})
+
+    def finish(self, trial: optuna.Trial, values: tuple[float, ...], violations: Mapping[str, float]) -> None:
+        """Tells the study of a trial."""
+        for name, violation in violations.items():
+            trial.set_constraint(name, violation)
+        self.study.tell(trial, values)
 
     def _finish(self, trial: optuna.Trial, architecture: Architecture) -> None:
         score, violations = self._told[architecture]
-        for name, violation in violations.items():
-            trial.set_constraint(name, violation)
         worst = 0.0 if self._worst is None else self._worst  # Samplers rank what exceeds a limit by its violations, not by this.
-        self.study.tell(trial, (worst if score is None else score, *self.problem.prices(architecture)))
+        self.finish(trial, (worst if score is None else score, *self.problem.prices(architecture)), violations)
 
     def _leap(self) -> bool:
         seen = self._told.keys() | self._waiting.keys()

@@ -23,7 +23,12 @@ class Entry:
 
 def _lazily(module: str, name: str) -> Callable[[Problem], Strategy]:
     def make(problem: Problem) -> Strategy:
-        strategy: Strategy = getattr(import_module(module), name)(problem)
+        try:
+            strategy: Strategy = getattr(import_module(module), name)(problem)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "ray":
+                raise
+            raise UserError("search.strategy: ray_tune needs Ray; install it with: pip install 'elastibench[ray]'") from error
         return strategy
 
     return make
@@ -35,6 +40,7 @@ _ENTRIES = {
     "tpe": Entry(_lazily("search.strategies.optuna_", "Tpe"), 100),
     "gp": Entry(_lazily("search.strategies.optuna_", "Gp"), 100),
     "nsga2": Entry(_lazily("search.strategies.optuna_", "Nsga2"), 200),
+    "ray_tune": Entry(_lazily("search.ray_.strategy", "RayTune"), 100),
     "evolution": Entry(_lazily("search.strategies.evolution", "Evolution"), 200),
     "predictor": Entry(_lazily("search.strategies.predictor", "Predictor"), 100),
 }

@@ -7,9 +7,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from analysis import estimates, pareto, shrinking
-from methods import UserError
+from analysis import anatomy, estimates, finishing, forest, hypervolume, latencies, pareto, shrinking
+from analysis.hypervolume import hypervolumes
+from methods import Costs, UserError
+from tests.analysis.adabert_runs import own_rule_run
 from tests.analysis.corpus_runs import CORPUS, corpus_folder, logs, sampled, two_tasks
 from tests.analysis.runs import Folder, architecture, costs, small_run
 
@@ -54,7 +58,7 @@ def test_a_run_with_nothing_finished_has_a_picture(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_one_message(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'latency' is unknown; there are flops, parameters, other_parameters"):
+    with pytest.raises(UserError, match="'latency' is unknown; there are flops, parameters, other_parameters, latency"):
         pareto(run, tmp_path / "p", cost="latency")
     Folder(tmp_path / "empty", [{"max_flops": 1e9}])
     with pytest.raises(UserError, match="nothing was measured yet"):
@@ -124,3 +128,65 @@ def test_mistakes_with_corpora_are_one_message(run: Path, on_corpus: Path, tmp_p
     log.write_text("epoch,block,relative\n1,x,3\n")
     with pytest.raises(UserError, match=r"training\.csv: damaged"):
         shrinking(damaged, tmp_path / "s")
+
+
+def test_every_row_with_its_interval(run: Path, tmp_path: Path) -> None:
+    svg = forest(run, tmp_path / "f").with_suffix(".svg").read_text()
+    for words in ("sst2, budget small", "dynabert", "random (dynabert)", "truncated-kd", "teacher"):
+        assert f"<!-- {words}" in svg
+    assert "winner" not in svg and "budget tiny" in svg, "the teacher alone has a quality there"
+
+
+def test_anatomy_of_layers_blocks_and_cells(run: Path, on_corpus: Path, tmp_path: Path) -> None:
+    svg = anatomy(run, tmp_path / "a").with_suffix(".svg").read_text()
+    for words in ("heads", "neurons", "layer of the backbone", "sst2, dynabert"):
+        assert f"<!-- {words}" in svg
+    svg = anatomy(on_corpus, tmp_path / "b").with_suffix(".svg").read_text()
+    for words in ("128 wide", "256 wide", "S3", "M", "F"):
+        assert f"<!-- {words}" in svg
+    own_rule_run(tmp_path / "cells")
+    svg = anatomy(tmp_path / "cells", tmp_path / "c").with_suffix(".svg").read_text()
+    for words in ("in 0", "in 1", "conv 3", "2 such cells"):
+        assert f"<!-- {words}" in svg
+
+
+def test_hypervolumes_by_hand() -> None:
+    found = hypervolumes([(0.5, 0.5), (2.0, 0.1), (0.75, 0.75), (0.25, 0.5)], (1.0, 1.0))
+    assert found.tolist() == pytest.approx([0.25, 0.25, 0.25, 0.375])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_a_hypervolume_counts_what_is_dominated(points: list[tuple[int, int]]) -> None:
+    """On a grid it is the number of squares that some point is below and left of; more points never dominate less."""
+    found = hypervolumes(points, (8, 8))
+    squares = [{(x, y) for a, b in points[: k + 1] for x in range(a, 8) for y in range(b, 8)} for k in range(len(points))]
+    assert found.tolist() == [len(some) for some in squares]
+
+
+def test_hypervolume_of_tasks_and_corpus(run: Path, on_corpus: Path, tmp_path: Path) -> None:
+    svg = hypervolume(run, tmp_path / "h").with_suffix(".svg").read_text()
+    assert "<!-- architectures evaluated" in svg and "<!-- seconds of evaluation" in svg and "<!-- sst2: shared weights" in svg
+    svg = hypervolume(on_corpus, tmp_path / "c").with_suffix(".svg").read_text()
+    assert f"<!-- {CORPUS}: assembled" in svg and "sst2" not in svg
+    bare = Folder(tmp_path / "bare", [{"max_flops": 1e9}])
+    bare.measure(architecture(1), 0.5, "search", cost=costs(0.2))
+    with pytest.raises(UserError, match="no search has evaluated 2 networks"):
+        hypervolume(tmp_path / "bare", tmp_path / "x")
+
+
+def test_scores_that_chose_against_finished_networks(run: Path, tmp_path: Path) -> None:
+    svg = finishing(run, tmp_path / "f").with_suffix(".svg").read_text()
+    assert "<!-- sst2, dynabert, n = 3" in svg and "<!-- Spearman 1.00" in svg
+
+
+def test_latency_as_a_cost_and_of_a_table(run: Path, tmp_path: Path) -> None:
+    timed = Folder(tmp_path / "timed", [{"max_latency": {"phone": 0.02}}])
+    for heads in (1, 2, 3):
+        timed.measure(architecture(heads), heads / 10, "search", cost=Costs(10, 10, 10 * heads, latency={"phone": heads / 100}))
+    svg = pareto(timed.path, tmp_path / "p", cost="latency.phone").with_suffix(".svg").read_text()
+    assert "<!-- predicted latency on phone (ms)" in svg and "<!-- limit of a budget" in svg
+    with pytest.raises(UserError, match="no latency on phone is known"):
+        pareto(run, tmp_path / "p", cost="latency.phone")
+    with pytest.raises(UserError, match="there is no latency table"):
+        latencies(tmp_path / "none.json", tmp_path / "l")

@@ -38,9 +38,20 @@ def test_the_terminal_table_fits_120_columns(small: HeadToHead) -> None:
     lines = small.render().splitlines()
     assert max(map(len, lines)) <= 120
     assert lines[0] == "sst2, budget small (max_flops 1G)"
-    winner = next(line for line in lines if line.startswith("dynabert"))
-    for cell in ("0.9000", "0.8600", "-6.0", "1M+2M", "1G", "4", "6T"):
-        assert cell in winner.split()
+    assert lines[1].split() == ["row", "architecture", "accuracy", "search", "gap", "kept", "to", "the", "best", "p"]
+    winner, costs = (line.split() for line in lines if line.startswith("dynabert *"))
+    for cell in ("0.9000", "*", "0.8600", "-6.0", "93.8%", "best"):
+        assert cell in winner
+    for cell in ("1M+2M", "1G", "4", "12", "6T", "200", "400", "4K"):
+        assert cell in costs
+    assert next(line.split() for line in lines if line.startswith("random ("))[-5:] == ["85.4%", "-8.0", "[-13.0,", "-3.5]", ".004"]
+
+
+def test_the_winner_is_bold_everywhere(small: HeadToHead) -> None:
+    assert r"\textbf{0.9000}" in small.render("tex") and small.render("tex").count(r"\textbf{0.") == 1
+    assert "| **dynabert**" in small.render("md") and small.render("md").count("**0.") == 1
+    html = small._repr_html_()
+    assert "<strong>0.9000</strong>" in html and html.count("<strong>0.") == 1
 
 
 def test_empty_cells_point_to_reasons(small: HeadToHead) -> None:
@@ -73,7 +84,7 @@ def test_tex_is_balanced_and_escaped(small: HeadToHead) -> None:
     text = small.render("tex")
     plain = re.sub(r"\\textbackslash\{\}|\\[{}]", "", text)
     assert plain.count("{") == plain.count("}")
-    assert text.count(r"\begin{") == text.count(r"\end{") == 4
+    assert text.count(r"\begin{") == text.count(r"\end{") == 10, "quality and costs of two budgets, tasks x budgets"
     tables = re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL)
     for columns, body in tables:
         lines = [line for line in body.splitlines() if line.endswith(r"\\")]
@@ -85,7 +96,7 @@ def test_tex_is_balanced_and_escaped(small: HeadToHead) -> None:
 
 def test_markdown_has_one_cell_per_column(small: HeadToHead) -> None:
     tables = [table.splitlines() for table in small.render("md").split("\n\n") if table.startswith("|")]
-    assert len(tables) == 3, "two budgets and the rank correlations"
+    assert len(tables) == 6, "quality and costs of two budgets, tasks x budgets, rank correlations"
     assert all(len(table) > 2 and len({line.count("|") for line in table}) == 1 for table in tables)
 
 

@@ -106,6 +106,7 @@ CASES = [
     Case("dynabert-mlm", "dynabert", head=Head("mlm")),
     Case("dynabert-roberta", "dynabert", backbone=ROBERTA),
     Case("nasbert", "nasbert", NASBERT),
+    Case("nasbert-span", "nasbert", NASBERT, head=Head("span", pair=True)),
     Case("nasbert-regression", "nasbert", NASBERT, head=Head("regression", 1)),
     Case("adabert", "adabert", ADABERT, certain=one_hot),
     Case("adabert-pair", "adabert", ADABERT, head=Head("classification", 2, pair=True), apart=True, certain=one_hot),

@@ -56,6 +56,15 @@ def test_law_1_extracted_network_is_the_supernet(case: Case) -> None:
 
 
 @every_case
+def test_law_1_logits_alone_are_the_same_logits(case: Case) -> None:
+    supernet, batch = case.supernet(), case.batch()
+    with torch.no_grad():
+        for architecture in architectures(supernet.space, 6):
+            alone = scores(supernet.logits(batch, architecture), batch["attention_mask"])
+            torch.testing.assert_close(alone, run(supernet, batch, architecture), rtol=1e-5, atol=1e-5)
+
+
+@every_case
 def test_law_1_padding_changes_no_logit(case: Case) -> None:
     supernet, batch = case.supernet(), case.batch()
     padded = {name: torch.nn.functional.pad(tensor, (0, 7)) for name, tensor in batch.items()}

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from methods.corpus.masking import IGNORED
-from methods.dynabert.space import full_spec
+from methods.dynabert.options import Sampling
+from methods.dynabert.samplers import SampledStep, make_sampler
+from methods.dynabert.space import DynaBertSpace, full_spec
+from methods.dynabert.step import DistillationStep
+from methods.dynabert.supernet import DynaBertSupernet
 from methods.nasbert.block_training import BlockwiseStep
 from methods.nasbert.networks import teacher_spec
 from methods.nasbert.options import CorpusTeacher, NasBertOptions, Retraining
@@ -41,6 +45,9 @@ TINY = replace(SIX_LAYERS, layers=2)
 WORDS = Head("mlm")
 SCHEDULE = Schedule(epochs=1, batch_size=3, clip=1e9)
 """Of 10 rows: batches of 3 rows and one of a single row."""
+
+
+SAMPLED: tuple[Sampling, ...] = ("sandwich", "uniform")
 
 
 class Text:
@@ -145,6 +152,29 @@ def blocks(folder: Path, normalise: str) -> tuple[nn.Module, Step]:
     return supernet, BlockwiseStep(supernet, network(WORDS, 1), every_third_word, survivors, (0, 1), options, 0)
 
 
+@dataclass
+class Watched(SampledStep):
+    """Remembers what it trains."""
+
+    seen: list[list[str]] = field(default_factory=list)
+
+    def __call__(self, batch: Batch, backward: Backward) -> dict[str, float]:
+        self.seen.append([architecture.id for architecture in self.drawn()])
+        return super().__call__(batch, backward)
+
+
+def sampled(kind: Sampling, folder: Path) -> dict[str, Any]:
+    """DynaBERT's sub-networks that are drawn for each step, and what four steps of gradient descent take from the weights."""
+    space = DynaBertSpace(TINY, (0.25, 0.5, 1.0), (0.5, 1.0))
+    nets = [DynaBertSupernet(space, TINY, CLASSES) for _ in range(2)]
+    for seed, net in enumerate(nets):
+        net.load_state_dict(network(CLASSES, seed).state_dict())
+    before = _weights(nets[0])
+    step = Watched(DistillationStep(nets[0], nets[1].eval(), (), 1.0, 0.5), make_sampler(kind, 1, space), 1, "sampled")
+    _descend(kind, nets[0], step, folder, companion=step)
+    return {"drawn": step.seen, "gradients": [b - a for b, a in zip(before, _weights(nets[0]), strict=True)]}
+
+
 STEPS: dict[str, Callable[[Path], tuple[nn.Module, Step]]] = {
     "labels": labels,
     "states": states,
@@ -158,9 +188,17 @@ STEPS: dict[str, Callable[[Path], tuple[nn.Module, Step]]] = {
 def trained(name: str, folder: Path) -> list[float]:
     """All weights after an epoch of plain gradient descent."""
     model, step = STEPS[name](folder)
+    _descend(name, model, step, folder)
+    return _weights(model)
+
+
+def _descend(name: str, model: nn.Module, step: Step, folder: Path, **more: Any) -> None:
     where: dict[str, Any] = {"folder": folder / name, "seed": 0, "hardware": Hardware(), "flops": lambda *_: 0.0, "fingerprint": {}}
     descent: Any = lambda module, _: torch.optim.SGD(module.parameters(), lr=0.1)  # noqa: E731
-    Loop(name, model, step, Text(5), lambda text, rows: text.batch(rows), SCHEDULE, stepper=descent, **where).run()
+    Loop(name, model, step, Text(5), lambda text, rows: text.batch(rows), SCHEDULE, stepper=descent, **where, **more).run()
+
+
+def _weights(model: nn.Module) -> list[float]:
     return [float(value) for parameter in model.parameters() for value in parameter.detach().flatten()]
 
 
@@ -200,6 +238,7 @@ def main() -> None:
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     corpus_teacher(context_of(folder / f"own{rank}"), CorpusTeacher(source="backbone"))
     found: dict[str, Any] = {name: trained(name, folder / "steps") for name in STEPS}
+    found |= {kind: sampled(kind, folder / "sampled") for kind in SAMPLED}
     found["teacher"] = taught(folder / "teacher")
     found["shrunk"] = shrunk(folder / "shrunk", search=6 + rank)
     (folder / f"rank{rank}.json").write_text(json.dumps(found))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from methods.adabert.mapping import teacher_layer
 from methods.adabert.probes import Probes, features_of, train_probes
+from methods.adabert.taught import taught_signals
 from methods.adabert.teacher_signals import Signals, teacher_signals, training_split
 from methods.backbone import Backbone
 from methods.errors import UserError
@@ -179,3 +180,14 @@ def test_a_cache_of_something_else_is_refused(
     assert (tmp_path / "signals.safetensors").stat().st_mtime_ns == written, "computed once"
     with pytest.raises(UserError, match=message):
         change(tmp_path, tiny_backbone)
+
+
+def test_one_changed_byte_of_the_signals_is_noticed(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    context = context_of(tiny_backbone, tmp_path)
+    found = taught_signals(context, OPTIONS.probes)
+    assert torch.equal(taught_signals(context, OPTIONS.probes).probe_logits, found.probe_logits)
+    file = tmp_path / "signals.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"signals\.safetensors: damaged, its SHA-256"):
+        taught_signals(context, OPTIONS.probes)

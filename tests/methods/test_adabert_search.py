@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,9 @@ from methods.adabert.supernet import AdaBertSupernet
 from methods.backbone import Backbone
 from methods.errors import UserError
 from methods.evaluation import weights_digest
-from methods.recipe import Context
+from methods.recipe import Context, Hardware
 from methods.supernet import inputs
 from methods.tasks.batches import separate
-from methods.training import stage
-from methods.training.loop import Loop
 from tests.methods.adabert_search_cases import context_of, options_of, searched, signals_of, task_of
 
 BUDGET = {"efficiency": "budget", "limits": {"max_flops": 6e4, "length": 16}}
@@ -71,9 +69,8 @@ def all_of(supernet: AdaBertSupernet, folder: Path) -> tuple[str, str, str]:
 def test_a_stopped_search_goes_on_bit_equal(
     tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(stage, "Loop", partial(Loop, checkpoint_seconds=0.0))
-    options = options_of(**change)
-    whole, parts = (context_of(tiny_backbone, tmp_path / name, "pairs") for name in ("whole", "parts"))
+    options, saving_always = options_of(**change), Hardware(checkpoint_seconds=0.0)
+    whole, parts = (replace(context_of(tiny_backbone, tmp_path / name, "pairs"), hardware=saving_always) for name in ("whole", "parts"))
     signals = signals_of(whole, options)
     expected = all_of(searched(whole, options, signals), whole.folder)
     run = SearchStep.__call__

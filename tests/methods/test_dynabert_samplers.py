@@ -23,12 +23,14 @@ from methods.dynabert.samplers import SampledStep, Sampler, StageSpace, make_sam
 from methods.dynabert.space import DynaBertSpace, full_spec
 from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
 from methods.dynabert.supernet import DynaBertSupernet
+from methods.errors import UserError
 from methods.evaluation import weights_digest
 from methods.network import Network
 from methods.recipe import Context, Hardware, StageRecord
 from methods.space import Architecture
 from methods.tasks.batches import joint
 from methods.tasks.head import Head
+from methods.tasks.split import Split
 from methods.tasks.task import Task
 from methods.training.initialisation import initialise
 from methods.training.loop import Loop
@@ -36,6 +38,7 @@ from methods.training.options import Schedule
 from methods.training.stage import training_flops
 from tests.apart import printed_by_several
 from tests.conformance.cases import TINY, Case, randomise
+from tests.conftest import WORDS
 
 TWO = Head("classification", 2)
 GRID = DynaBertSpace(TINY)
@@ -155,9 +158,54 @@ def loop_of(backbone: Backbone, task: Task, folder: Path, stop_at: int | None = 
         return step(batch, backward)
 
     schedule = Schedule(epochs=1, batch_size=8, accumulation=2, learning_rate=3e-3)
-    where: dict[str, Any] = {"folder": folder, "seed": 1, "hardware": Hardware(), "fingerprint": {}, "checkpoint_seconds": 0.0}
+    where: dict[str, Any] = {"folder": folder, "seed": 1, "hardware": Hardware(checkpoint_seconds=0.0), "fingerprint": {}}
     encoded = collate.encode(task.split("train"))
     return Loop("x", net, watched, encoded, collate, schedule, flops=lambda *_: 0.0, companion=step, **where), seen
+
+
+@pytest.mark.parametrize("kind", ["all", "sandwich"])
+def test_two_half_batches_are_one_whole(tiny_backbone: Backbone, tmp_path: Path, kind: Any) -> None:
+    """Texts of one length: a mean over tokens is a mean over rows then. One step of plain gradient descent."""
+    texts = tuple(f"{first} {second} film" for first in WORDS[:4] for second in WORDS[:4])
+    rows = Split("train", texts, None, np.arange(16) % 2, np.arange(16))
+    config, found = replace(tiny_backbone.config, dropout=0.0, attention_dropout=0.0), []
+    space = DynaBertSpace(config, (0.5, 1.0), (0.5, 1.0))
+    for size, accumulation in ((16, 1), (8, 2)):
+        collate, net = joint(tiny_backbone.tokenizer, LENGTH), DynaBertSupernet(space, config, TWO)
+        randomise(net, 3)
+        sampler = make_sampler(kind, 1, space)
+        step = SampledStep(DistillationStep(net, supernet_like(net, 7), (), 1.0, 0.5), sampler, 0, "x")
+        schedule = Schedule(epochs=1, batch_size=size, accumulation=accumulation)
+        descent: Any = lambda module, _: torch.optim.SGD(module.parameters(), lr=0.1)  # noqa: E731
+        where: dict[str, Any] = {"folder": tmp_path / str(size), "seed": 0, "hardware": Hardware(), "fingerprint": {}, "companion": step}
+        loop = Loop("x", net, step, collate.encode(rows), collate, schedule, flops=lambda b, n: b * n, stepper=descent, **where)
+        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        figures = loop.run()
+        found.append(({name: tensor - before[name] for name, tensor in net.state_dict().items()}, figures["flops"], figures["steps"]))
+    (whole, *spent), (halves, *same) = found
+    assert spent == same and spent[1] == 1
+    assert max(float(change.abs().max()) for change in whole.values()) > 1e-3
+    torch.testing.assert_close(whole, halves, rtol=1e-4, atol=1e-7)
+
+
+def test_bf16_trains_the_sub_networks_and_resumes_bit_equal(context: Context, tmp_path: Path) -> None:
+    """Weights and moments stay float32; the losses do not."""
+    hardware = Hardware(precision="bf16", checkpoint_seconds=0.0)
+    recipe = DynaBertRecipe(options_of(depth={"sampler": "sandwich"}))
+    full, whole, parts = (replace(context, folder=tmp_path / name, hardware=hardware) for name in ("full", "whole", "parts"))
+    trained = recipe.train(whole)
+    assert all(tensor.dtype == torch.float32 for tensor in trained.state_dict().values())
+    assert weights_digest(trained) != weights_digest(recipe.train(replace(full, hardware=Hardware())))
+
+    def stop(record: StageRecord) -> None:
+        if record.stage == WIDTH:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        recipe.train(replace(parts, record=stop))
+    assert weights_digest(recipe.train(parts)) == weights_digest(trained)
+    with pytest.raises(UserError, match="trained with other precision"):
+        recipe.train(replace(parts, hardware=Hardware()))
 
 
 def supernet_like(net: DynaBertSupernet, seed: int) -> DynaBertSupernet:

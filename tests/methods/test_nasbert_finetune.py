@@ -104,6 +104,26 @@ def test_the_loss_of_a_regression_by_hand(space: NasBertSpace, tiny_backbone: Ba
     assert float(losses[0].detach()) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_the_loss_of_spans_by_hand(space: NasBertSpace, tiny_backbone: Backbone) -> None:
+    """The mean of start and end; places behind a text are nobody's."""
+    ids, labels, head = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]), torch.tensor([[1, 2], [0, 0]]), Head("span")
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
+    student, teacher = Network(space.spec(ARCHITECTURE, tiny_backbone.config, head)), Network(teacher_spec(tiny_backbone.config, head))
+    for i, network in enumerate((student, teacher)):
+        randomise(network.eval(), i)
+    losses: list[torch.Tensor] = []
+    TaughtStep(student, teacher, head, 0.25, 2.0)(batch, losses.append)
+    expected = torch.zeros(())
+    with torch.no_grad():
+        own, theirs = student(**inputs(batch))["logits"], teacher(**inputs(batch))["logits"]
+        for row, length in enumerate((4, 3)):
+            for side in (0, 1):
+                p, q = (torch.softmax(logits[row, :length, side] / 2, 0) for logits in (theirs, own))
+                task = -own[row, :length, side].log_softmax(0)[labels[row, side]]
+                expected += (0.75 * task + 0.25 * 4 * (p * (p / q).log()).sum()) / 4
+    assert float(losses[0].detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_regression_tasks_are_fine_tuned(space: NasBertSpace, pretrained: Network, tiny_backbone: Backbone, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     texts = tuple(" ".join(["good"] * n + ["film"] * (6 - n)) for n in rng.integers(0, 7, 64))
@@ -219,13 +239,13 @@ def test_plain_fine_tuning(
 def test_a_task_with_other_outputs_is_refused(
     space: NasBertSpace, pretrained: Network, tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path
 ) -> None:
-    class Spans(TaskSpec):
-        head = Head("span")  # type: ignore[assignment]
+    class Words(TaskSpec):
+        head = Head("mlm")  # type: ignore[assignment]
 
     task = Task(
-        Spans("answers", ("text",), "label", ("a", "b"), "accuracy", ("accuracy",)),
+        Words("words", ("text",), "label", ("a", "b"), "accuracy", ("accuracy",)),
         {"train": tiny_task.split("train"), "search": tiny_task.split("search")},
     )
-    spec = space.spec(ARCHITECTURE, tiny_backbone.config, Head("span"))
-    with pytest.raises(UserError, match="'answers' asks for span outputs"):
+    spec = space.spec(ARCHITECTURE, tiny_backbone.config, Head("mlm"))
+    with pytest.raises(UserError, match="'words' asks for mlm outputs"):
         finetune(make_context(tmp_path, tiny_backbone, task), pretrained, ARCHITECTURE, options_of(), spec)

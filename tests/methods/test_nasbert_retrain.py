@@ -24,10 +24,9 @@ from methods.nasbert.retrain import DistilledStep, retrain
 from methods.nasbert.space import NasBertSpace
 from methods.nasbert.supernet import NasBertSupernet
 from methods.network import Network
-from methods.recipe import CorpusContext, StageRecord, stage_of
+from methods.recipe import CorpusContext, Hardware, StageRecord, stage_of
 from methods.tasks.head import Head
 from methods.training.distillation import soft_divergence
-from methods.training.loop import Loop
 from tests.conformance.cases import randomise
 from tests.methods.nasbert_text import LENGTH, likelihood, make_corpus
 
@@ -179,14 +178,8 @@ def test_a_stopped_run_goes_on_bit_equal(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = Loop.run
-
-    def saving_always(self: Loop) -> dict[str, float]:
-        self.checkpoint_seconds = 0.0
-        return run(self)
-
-    monkeypatch.setattr(Loop, "run", saving_always)
-    context, options = make_context(tmp_path / "stopped", tiny_backbone, corpus), options_of(steps=7, objective=objective)
+    options = options_of(steps=7, objective=objective)
+    context = replace(make_context(tmp_path / "stopped", tiny_backbone, corpus), hardware=Hardware(checkpoint_seconds=0.0))
     expected = retrain(replace(context, folder=tmp_path / "whole"), supernet, teacher, ARCHITECTURE, options, "scratch")
     original, count = DistilledStep.__call__, [0]
 

@@ -35,7 +35,6 @@ from methods.network import Network
 from methods.recipe import CorpusContext, Hardware, StageRecord
 from methods.tasks.head import Head
 from methods.training.initialisation import initialise, load_backbone
-from methods.training.loop import Loop
 from tests.apart import printed_by_several
 from tests.conformance.cases import randomise
 
@@ -237,13 +236,7 @@ def test_a_stopped_training_has_the_same_survivors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, digest, alive = trained
-    original, count, run = BlockwiseStep.__call__, [0], Loop.run
-
-    def saving_always(self: Loop) -> dict[str, float]:
-        self.checkpoint_seconds = 0.0
-        return run(self)
-
-    monkeypatch.setattr(Loop, "run", saving_always)
+    original, count = BlockwiseStep.__call__, [0]
 
     def stopping(self: BlockwiseStep, batch: Any, backward: Any) -> dict[str, float]:
         if count[0] == stop_at:
@@ -251,7 +244,7 @@ def test_a_stopped_training_has_the_same_survivors(
         count[0] += 1
         return original(self, batch, backward)
 
-    context = make_context(tmp_path, tiny_backbone, tiny_corpus)
+    context = replace(make_context(tmp_path, tiny_backbone, tiny_corpus), hardware=Hardware(checkpoint_seconds=0.0))
     with monkeypatch.context() as patch:
         patch.setattr(BlockwiseStep, "__call__", stopping)
         with pytest.raises(StoppedError):

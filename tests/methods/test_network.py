@@ -98,8 +98,8 @@ def test_truncated_networks_are_the_teachers_layers(tiny_backbone: Backbone, tin
         assert torch.equal(cut_teacher(teacher, whole, tiny_backbone.config, TWO)(**x).logits, teacher(**x).logits)
     cut = cut_teacher(teacher, half, tiny_backbone.config, TWO)
     limit = costs(cut.spec).flops
-    assert deepest_that_fits(tiny_backbone.config, TWO, lambda c: c.flops <= limit) == half
-    assert deepest_that_fits(tiny_backbone.config, TWO, lambda c: c.flops < limit) is None
+    assert deepest_that_fits(tiny_backbone.config, TWO, lambda spec: costs(spec).flops <= limit) == half
+    assert deepest_that_fits(tiny_backbone.config, TWO, lambda spec: costs(spec).flops < limit) is None
     context = Context(tmp_path, tiny_backbone, tiny_task.restricted("train", "search"), 0, teacher, max_length=32)
     options = TruncatedOptions(epochs=4, learning_rate=3e-3, batch_size=16)
     trained = train_truncated(context, half, options)

@@ -311,6 +311,12 @@ def test_labels_that_a_task_has_in_another_order(tmp_path: Path) -> None:
     assert rows_of(tmp_path, replace(sst2, labels=("positive", "negative")), TINY) == [1, 0]
 
 
+def test_a_classifier_answers_no_questions(tmp_path: Path) -> None:
+    publish(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json: a classifier; the spans that task squad asks for"):
+        state_of(tmp_path, KNOWN["squad"].spec)
+
+
 def test_a_regression_has_one_output(tmp_path: Path) -> None:
     publish(tmp_path, labels=1)
     assert KNOWN["stsb"].spec.head == Head("regression", 1, pair=True)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from methods.dynabert.options import Sampling
 from tests.apart import printed_by_several
-from tests.methods.several_processes import STEPS, shrunk, taught, trained
+from tests.methods.several_processes import SAMPLED, STEPS, sampled, shrunk, taught, trained
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,16 @@ def test_two_processes_step_as_one_does(two: tuple[Path, Any, Any], tmp_path: Pa
     _, one, other = two
     assert one[name] == other[name]
     assert largest_difference(one[name], trained(name, tmp_path)) < 2e-6
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+def test_every_process_trains_the_same_drawn_sub_networks_as_one_does(two: tuple[Path, Any, Any], tmp_path: Path, kind: Sampling) -> None:
+    _, one, other = two
+    assert one[kind] == other[kind]
+    alone = sampled(kind, tmp_path)
+    assert one[kind]["drawn"] == alone["drawn"] and len({tuple(drawn) for drawn in alone["drawn"]}) > 1
+    assert largest_difference(one[kind]["gradients"], alone["gradients"]) < 1e-6
+    assert max(map(abs, alone["gradients"])) > 1e-3
 
 
 def test_a_teacher_is_pretrained_as_by_one(two: tuple[Path, Any, Any], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from methods.tasks.batches import evaluation_batches, joint, separate, training_batches
+from methods.tasks.batches import evaluation_batches, joint, separate, token_batches, training_batches
 from methods.tasks.split import Split
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d", "e"]
@@ -55,6 +55,18 @@ def test_evaluation_batches_go_from_short_to_long(lengths: list[int], size: int)
     order = [row for batch in evaluation_batches(lengths, size) for row in batch]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[row] for row in order] == sorted(lengths)
+
+
+@given(lengths=sizes, tokens=st.integers(1, 200))
+@settings(max_examples=50, deadline=None)
+def test_token_batches_are_filled_and_never_over(lengths: list[int], tokens: int) -> None:
+    batches = token_batches(lengths, tokens)
+    order = [row for batch in batches for row in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[row] for row in order] == sorted(lengths)
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        assert len(batch) == 1 or len(batch) * lengths[batch[-1]] <= tokens
+        assert following is None or (len(batch) + 1) * lengths[following[0]] > tokens
 
 
 def test_joint_pair_is_one_sequence_with_types(tokenizer: BertTokenizer) -> None:

@@ -23,7 +23,7 @@ from methods.network import Network, task_loss
 from methods.recipe import Context, Hardware, StageRecord
 from methods.tasks.batches import joint
 from methods.tasks.task import ClosedSplit, Task
-from methods.training.checkpoint import load_checkpoint, write_atomically, written_aside
+from methods.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically, written_aside
 from methods.training.initialisation import initialise, load_backbone
 from methods.training.loop import Loop
 from methods.training.options import Schedule, linear_rate
@@ -52,12 +52,10 @@ def make_loop(backbone: Backbone, task: Task, folder: Path, stop_at: int | None 
         backward(loss)
         return {"loss": float(loss.detach())}
 
-    context = context_of(backbone, task, folder)
     settings: dict[str, Any] = {
-        "hardware": context.hardware,
+        "hardware": Hardware(checkpoint_seconds=0.0),
         "schedule": FAST,
         "fingerprint": {"stage": "x"},
-        "checkpoint_seconds": 0.0,
         **changes,
     }
     encoded = collate.encode(task.split("train"))
@@ -96,6 +94,22 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_used(tiny_back
     resumed = make_loop(tiny_backbone, tiny_task, tmp_path)
     resumed.run()
     assert state(resumed.model) == state(whole.model)
+
+
+def test_the_good_checkpoint_stays_until_the_damaged_one_is_replaced(tmp_path: Path) -> None:
+    """Else a kill between a checkpoint and its mark leaves none."""
+    for number in (1, 2):
+        save_checkpoint(tmp_path, {"number": number}, "x")
+    good, damaged = tmp_path / "a.pt", tmp_path / "b.pt"
+    before = good.read_bytes()
+    damaged.write_bytes(b"nothing")
+    found = load_checkpoint(tmp_path, "x")
+    assert found is not None and found["number"] == 1
+    save_checkpoint(tmp_path, {"number": 3}, "x")
+    assert good.read_bytes() == before and damaged.stat().st_size > 100
+    damaged.write_bytes(b"nothing")
+    again = load_checkpoint(tmp_path, "x")
+    assert again is not None and again["number"] == 1
 
 
 def test_damaged_checkpoints_are_named(tiny_backbone: Backbone, tiny_task: Task, tmp_path: Path) -> None:

@@ -11,16 +11,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from methods.budget import Budget
+from methods.costs import Costs
 from methods.errors import UserError
 from methods.recipe import StageRecord
+from methods.space import Architecture
 from search.archive import Archive
+from search.loop import one_by_one, search
+from search.measurement import Measurement
+from search.query import best, fronts
 from search.tables import SearchRow
 from tests.search.test_archive import numbered, predictions
+from tests.search.toy import LayerSpace, costs_of, measured, share
 
 pytest.importorskip("psycopg")
 BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
@@ -85,6 +93,50 @@ def test_several_writers_lose_nothing_and_write_nothing_twice(server: str, tmp_p
         archive.record_search(search)
         archive.record_searches([search])
         assert archive.searches() == [search]
+
+
+@needs_server
+def test_a_query_answers_as_it_does_on_sqlite(server: str, tmp_path: Path) -> None:
+    spaced = [numbered(i, task="asked", seed=s, weights_digest=f"w{s}", costs=Costs(10, i, 300 * i, latency={"phone": i / 10}))
+              for i in range(1, 30) for s in range(2)]  # fmt: skip
+    found = [*spaced, *(replace(m, kind="finished") for m in spaced[-4:]), replace(spaced[-1], split="validation", split_digest="v")]
+    with Archive(server, folder=tmp_path) as there, Archive(tmp_path / "archive.db") as here:
+        for m in found:
+            assert there.add(m) and here.add(m)
+        for budget in (Budget(), Budget(max_flops=4000, max_latency={"phone": 1.0}), Budget(max_params=5)):
+            assert best(there, budget, task="asked") == best(here, budget, task="asked") == best(found, budget)
+        assert fronts(there, "max_flops", Budget(), task="asked") == fronts(here, "max_flops", Budget(), task="asked")
+        assert there.columns(task="asked").numbers["flops"].tolist() == [m.costs.flops for m in found]
+
+
+@needs_server
+@pytest.mark.parametrize("strategy", ["random", "evolution"])
+def test_a_search_that_was_interrupted_goes_on(server: str, tmp_path: Path, strategy: str) -> None:
+    space, known = LayerSpace(3), {}
+
+    def run(archive: Archive, breaks: int) -> list[Measurement]:
+        asked: list[Architecture] = []
+
+        def evaluate(architecture: Architecture) -> tuple[Measurement, None]:
+            if len(asked) == breaks:
+                raise ConnectionError("pulled the plug")
+            asked.append(architecture)
+            return measured(architecture, space, weights=strategy), None
+
+        def find(architecture: Architecture) -> Measurement | None:
+            return archive.find(architecture.id, "toy", "s", strategy, "shared")
+
+        how = (strategy, 20, 0, costs_of(space), find, archive.add)
+        return list(search(space, one_by_one(evaluate), [share(space, 0.6)], *how).measurements)
+
+    with Archive(server, folder=tmp_path) as archive:
+        with pytest.raises(ConnectionError):
+            run(archive, 7)
+        kept = [m for m in archive.measurements(task="toy") if m.weights_digest == strategy]
+        assert len(kept) == 7
+        known["again"] = run(archive, 13)
+    with Archive(tmp_path / "archive.db") as archive:
+        assert run(archive, 20) == known["again"]
 
 
 @needs_server

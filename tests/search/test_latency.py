@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,24 @@ from hypothesis import strategies as st
 
 from methods.adabert.space import AdaBertSpace
 from methods.backbone import BackboneConfig
+from methods.dynabert.elastic import ElasticSpace
 from methods.dynabert.space import DynaBertSpace
 from methods.errors import UserError
 from methods.latency import Fingerprint, LatencyTable, key_of, pieces_of
+from methods.layers.feed_forward import FeedForward
 from methods.layers.part import Piece
 from methods.nasbert.space import NasBertSpace
 from methods.network import NetworkSpec
+from methods.space import SearchSpace
 from methods.tasks.head import Head
 from search.latency.apart import Measured, Setting, measure_apart
+from search.latency.backends import Compiled, check_backend
 from search.latency.calibration import fit, held_out_error
-from search.latency.measure import Heard, Rounds, measure, signs_of_a_busy_machine, timing
-from search.latency.parts import Served, covering, distinct_pieces, pieces_of_spaces, random_networks
+from search.latency.grid import thinned
+from search.latency.measure import Heard, Rounds, by_clock, measure, signs_of_a_busy_machine, timing
+from search.latency.parts import Served, distinct_pieces, pieces_of_space, pieces_of_spaces, random_networks
 from search.latency.profile import build_profile
-from search.latency.subject import Subject, flops, from_dict, import_parts, modules_of, prepared, to_dict
+from search.latency.subject import Subject, copies, flops, from_dict, import_parts, modules_of, prepared, to_dict
 from search.latency.worker import groups, timed
 from search.limits import CostFunction
 from tests.toy_method import ToySpace
@@ -93,14 +98,14 @@ def test_costs_speak_of_the_device() -> None:
     assert costs.measured_against()["max_latency.made-up"] == table.network(one.spec(architecture))
 
 
-@pytest.mark.parametrize("kind", ["classification", "mlm"])
-def test_covering_has_every_piece_of_a_space(kind: str) -> None:
-    one = Served(nasbert(), SHAPE, Head("mlm") if kind == "mlm" else PAIR)
-    assert one.space.size() < 200_000
-    rng = random.Random(0)
-    everything = distinct_pieces(one.spec(one.space.sample(rng)) for _ in range(3000))
-    assert pieces_of_spaces([one]).keys() == everything.keys()
-    assert len(list(covering(one.space))) < 1500
+@pytest.mark.parametrize(
+    ("space", "head"),
+    [(nasbert(), PAIR), (nasbert(), Head("mlm")), (ElasticSpace(DynaBertSpace(SHAPE)), PAIR), (AdaBertSpace(), PAIR)],
+)
+def test_every_piece_of_a_space_is_found(space: SearchSpace, head: Head) -> None:
+    one, rng = Served(space, SHAPE, head), random.Random(0)
+    drawn = ({choice.name: rng.choice(choice.values) for choice in space.choices} for _ in range(2000))
+    assert pieces_of_space(one).keys() == distinct_pieces(one.spec(space.decode(values)) for values in drawn).keys()
 
 
 def test_a_method_that_nobody_knew_is_covered() -> None:
@@ -160,9 +165,10 @@ def test_measure_interleaves_and_keeps_to_its_time() -> None:
 
     heard: list[float] = []
     calls = [lambda: call(0, 1.0), lambda: call(1, 3.0)]
-    runs = measure(calls, 60, 0, Rounds(2, 50), clock=lambda: now[0] / 2, wall=lambda: now[0], heard=heard.append)
-    assert runs.durations == [[0.5] * 10, [1.5] * 10] and runs.waited == pytest.approx(0.5)
-    assert order[:10] == [0] * 5 + [1] * 5 and all({*order[i : i + 2]} == {0, 1} for i in range(10, 30, 2))
+    runs = measure(calls, 60, 0, Rounds(2, 50), by_clock(lambda: now[0] / 2), wall=lambda: now[0], heard=heard.append)
+    assert runs.durations == [[0.5] * 6, [1.5] * 6] and runs.waited == pytest.approx(0.5)
+    assert order[:6] == [0] * 3 + [1] * 3
+    assert all(order[i : i + 4] in ([0, 0, 1, 1], [1, 1, 0, 0]) for i in range(6, 30, 4)), "each runs once before it is timed"
     assert now[0] == 60 and heard == sorted(heard) and heard[-1] == 1.0
     assert len(measure(calls, 0.1, 0, Rounds(2, 50), wall=lambda: now[0]).durations[0]) == 2
     assert len(measure(calls, 1e9, 0, Rounds(2, 7), wall=lambda: now[0]).durations[0]) == 7
@@ -195,9 +201,10 @@ def test_every_subject_survives_json_and_runs() -> None:
     import_parts(modules_of(subjects))
     for subject in subjects:
         assert from_dict(json.loads(json.dumps(to_dict(subject)))) == subject
-        module, arguments = prepared(subject, 2, 7)
+        modules, arguments = prepared(subject, 2, 7)
+        assert len(modules) == copies(subject)
         with torch.inference_mode():
-            assert module(*arguments) is not None and not module.training
+            assert all(module(*arguments) is not None and not module.training for module in modules)
 
 
 def test_pieces_do_the_work_of_their_network() -> None:
@@ -240,3 +247,47 @@ def test_a_worker_that_fails_says_so(tmp_path: Path, capfd: pytest.CaptureFixtur
     with pytest.raises(RuntimeError, match="ended with 1"):
         measure_apart([], Setting())
     assert "this torch is broken" in capfd.readouterr().err
+
+
+def feed_forwards(count: int) -> dict[str, Piece]:
+    return {key_of(piece): piece for n in range(1, count + 1) for piece in FeedForward(48, 32 * n).pieces()}
+
+
+def test_all_parts_are_timed_where_there_is_time() -> None:
+    assert thinned(feed_forwards(40), [], Setting(length=16, seconds=300)) == {}
+
+
+def test_of_too_many_parts_a_grid_is_timed_and_neighbours_give_the_rest() -> None:
+    pieces, stem = feed_forwards(41), distinct_pieces([served()[1].spec(served()[1].space.smallest())])
+    between = thinned({**pieces, **stem}, [], Setting(length=16, seconds=0.2))
+    assert between and not between.keys() & stem.keys(), "families of one are left alone"
+    sizes = {key: piece.part.neurons for key, piece in pieces.items()}  # type: ignore[attr-defined]
+    assert {32, 32 * 41} <= {sizes[key] for key in pieces.keys() - between.keys()}
+    assert all(sizes[key] == pytest.approx((1 - b.share) * sizes[b.low] + b.share * sizes[b.high]) for key, b in between.items())
+    assert not {neighbour for b in between.values() for neighbour in (b.low, b.high)} & between.keys()
+
+
+def test_interpolated_parts_count_as_such_and_are_exact_on_a_line() -> None:
+    one = Served(ElasticSpace(DynaBertSpace(replace(SHAPE, heads=16, hidden=64, intermediate=256))), SHAPE, PAIR)
+    table = build_profile("made-up", [one], Setting(length=16, seconds=0.05), 5, 20, Device(1.2, 1e-4))
+    assert table.interpolated and not table.interpolated.keys() & table.parts.keys()
+    assert table.held_out and table.held_out.mape < 1e-6, "the made-up device is linear in neurons and heads"
+    assert LatencyTable.model_validate_json(table.model_dump_json()) == table
+
+
+def test_every_compiled_module_keeps_code_of_its_own() -> None:
+    import torch
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    backend = Compiled(counter)
+    calls = [backend.prepare(torch.nn.Linear(4, n), (torch.ones(1, 4),)) for n in range(1, 12)]
+    for call in calls:
+        call()
+    assert counter.frame_count == len(calls)
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"--backend torch-compile: needs a C\+\+ compiler"):
+        check_backend("torch-compile")

@@ -175,6 +175,30 @@ def test_generations_reach_the_evaluator_whole(archive: Archive) -> None:
     assert sizes == [8, 8, 4]
 
 
+def test_what_arrives_in_another_order_is_committed_at_once_and_told_in_the_order_of_asking(archive: Archive, tmp_path: Path) -> None:
+    """The strategy goes the same way whatever is ready first; an error comes after what arrived before it is kept."""
+
+    def backwards(architectures: Sequence[Architecture]) -> Iterator[Evaluated]:
+        yield from ((measured(architecture, LARGE), None) for architecture in reversed(architectures))
+
+    def broken(architectures: Sequence[Architecture]) -> Iterator[Evaluated]:
+        yield from list(backwards(architectures))[:3]
+        raise RuntimeError("a worker is gone")
+
+    with Archive(tmp_path / "other.db") as other:
+        results = [
+            search(LARGE, evaluate, [share(LARGE, 0.5)], "tpe", 20, 0, costs_of(LARGE), lambda _: None, kept.add)
+            for evaluate, kept in ((backwards, archive), (lambda some: reversed(list(backwards(some))), other))
+        ]
+        assert results[0].measurements == results[1].measurements
+        arrived = [m.architecture for m in archive.measurements()]
+        assert arrived != [m.architecture for m in other.measurements()] and len(arrived) == 20
+    with Archive(tmp_path / "third.db") as third:
+        with pytest.raises(RuntimeError, match="gone"):
+            search(LARGE, broken, [Budget()], "random", 8, 0, costs_of(LARGE), lambda _: None, third.add)
+        assert len(third.measurements()) == 3
+
+
 def test_one_by_one_makes_an_evaluator_of_a_function() -> None:
     evaluate = one_by_one(lambda a: (measured(a, SMALL), None))
     result = search(SMALL, evaluate, [], "exhaustive", None, 0, costs_of(SMALL), lambda _: None, lambda *_: None)

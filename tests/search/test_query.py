@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from methods.errors import UserError
 from methods.space import Architecture
 from search.archive import Archive
 from search.candidates import candidates, pareto_front
+from search.columns import Columns
 from search.measurement import Kind, Measurement
-from search.query import Answer, NothingFits, best
+from search.query import Answer, NothingFits, best, fronts
+from search.timings import Timed, keep_timed, timed_in
 
 
 def made(width: int, quality: float = 0.5, kind: Kind = "shared", seed: int = 0, **changes: Any) -> Measurement:
@@ -44,38 +47,74 @@ def answer(found: Sequence[Measurement], budget: Budget, **only: str) -> Answer:
     return result
 
 
+def current(found: Sequence[Measurement], kind: Kind) -> dict[Architecture, dict[int, Measurement]]:
+    """What counts on `search`, by one loop after another: per architecture and seed the last measurement of the present supernet."""
+    kept: dict[Architecture, dict[int, Measurement]] = {}
+    for place, m in enumerate(found):
+        if (m.kind, m.split) != (kind, "search"):
+            continue
+        shared = [n for n in found if (n.kind, n.split, n.seed) == ("shared", "search", m.seed) and whose(n) == whose(m)]
+        if kind == "shared":
+            counts = m.weights_digest == shared[-1].weights_digest
+        else:
+            present = [n.weights_digest == shared[-1].weights_digest for n in shared]
+            counts = all(present) or place > found.index(shared[present.index(True)])
+        if counts:
+            kept.setdefault(m.architecture, {})[m.seed] = m
+    return kept
+
+
+def whose(m: Measurement) -> str:
+    return m.architecture.method
+
+
+def rank(by_seed: dict[int, Measurement]) -> tuple[float, int, int, str]:
+    costs = by_seed[max(by_seed)].costs
+    mean = math.fsum(m.quality for m in by_seed.values()) / len(by_seed)
+    return -round(mean, 12), costs.flops, costs.parameters, by_seed[max(by_seed)].architecture.id
+
+
+def within(
+    candidates: dict[Architecture, dict[int, Measurement]], budget: Budget, method: str
+) -> dict[Architecture, dict[int, Measurement]]:
+    return {a: by for a, by in candidates.items() if a.method == method and budget.met_by(by[max(by)].costs)}
+
+
+def of_seed(candidates: dict[Architecture, dict[int, Measurement]], seed: int) -> dict[Architecture, dict[int, Measurement]]:
+    return {a: {seed: by[seed]} for a, by in candidates.items() if seed in by}
+
+
+def finished_winner(finished: Any, shared: Any, budget: Budget, method: str) -> Architecture | None:
+    """What one method ships of what it finished; None where that does not stand for all."""
+    mine, others = within(finished, budget, method), within(shared, budget, method)
+    if not mine:
+        return None
+    first = min(others, key=lambda a: rank(others[a])) if others else None
+    seeds = {frozenset(by) for by in mine.values()}
+    if len(seeds) == 1 and (first is None or (first in mine and seeds == {frozenset(others[first])})):
+        return min(mine, key=lambda a: rank(mine[a]))
+    votes = []
+    for seed in {seed for some in (finished, shared) for a, by in some.items() if a.method == method for seed in by}:
+        its, rest = (within(of_seed(some, seed), budget, method) for some in (finished, shared))
+        if rest and min(rest, key=lambda a: rank(rest[a])) not in its:
+            return None
+        if its:
+            votes.append(min(its, key=lambda a: rank(its[a])))
+    most = max((votes.count(a) for a in mine), default=0)
+    named = [a for a in mine if votes.count(a) == most]
+    return min(named, key=lambda a: (-len(mine[a]), *rank(mine[a]))) if most else None
+
+
 def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | None:
     """The winner's id and kind by one loop after another over everything."""
-    winners: dict[str, str] = {}
-    fitting_finished: set[str] = set()
-    seeds: dict[tuple[str, str], set[int]] = {}
-    for kind in ("finished", "shared"):
-        ranked = []
-        for architecture in {m.architecture for m in found}:
-            last: dict[int, Measurement] = {}
-            for place, m in enumerate(found):
-                after = [n for n in found[place:] if (n.kind, n.split, n.seed) == (kind, "search", m.seed)]
-                current = all(n.weights_digest == m.weights_digest for n in after[-1:])
-                if kind == "finished":
-                    shared = [n for n in found if (n.kind, n.split, n.seed) == ("shared", "search", m.seed)]
-                    present = [n.weights_digest == shared[-1].weights_digest for n in shared]
-                    current = all(present) or place > found.index(shared[present.index(True)])
-                if m.architecture == architecture and m.kind == kind and m.split == "search" and current:
-                    last[m.seed] = m
-            seeds[kind, architecture.id] = set(last)
-            if last and budget.met_by(costs := last[max(last)].costs):
-                mean = math.fsum(m.quality for m in last.values()) / len(last)
-                ranked.append((-round(mean, 12), costs.flops, costs.parameters, architecture.id))
-        if ranked:
-            winners[kind] = min(ranked)[-1]
-        if kind == "finished":
-            fitting_finished = {row[-1] for row in ranked}
-    if "shared" not in winners:
-        return (winners["finished"], "finished") if "finished" in winners else None
-    first = winners["shared"]
-    if first in fitting_finished and all(seeds["finished", other] == seeds["shared", first] for other in fitting_finished):
-        return winners["finished"], "finished"
-    return first, "shared"
+    finished, shared = current(found, "finished"), current(found, "shared")
+    there = {a.method for some in (finished, shared) for a in some if within(some, budget, a.method).get(a)}
+    winners = [finished_winner(finished, shared, budget, method) for method in there]
+    if not winners:
+        return None
+    if None not in winners:
+        return min(rank(finished[a]) for a in winners if a)[-1], "finished"
+    return min(rank(by) for a, by in shared.items() if within({a: by}, budget, a.method))[-1], "shared"
 
 
 widths = st.integers(1, 6)
@@ -89,6 +128,7 @@ measurements = st.lists(
         seed=st.integers(0, 2),
         weights_digest=st.sampled_from(["old", "new"]),
         split=st.sampled_from(["search", "search", "validation"]),
+        method=st.sampled_from(["toy", "toy", "other"]),
     ),
     max_size=25,
 )
@@ -220,14 +260,121 @@ def test_of_a_retrained_supernet_no_score_of_its_predecessor_competes() -> None:
     assert answer(told, Budget()).validation is None
 
 
-def test_finished_networks_of_different_seeds_are_not_ranked() -> None:
+def test_a_finished_network_of_a_lucky_seed_does_not_beat_one_of_all_seeds() -> None:
     shared = [made(w, q, seed=s) for w, q in ((1, 0.8), (2, 0.7)) for s in (0, 1)]
     lucky = [made(1, 0.7, "finished", seed=0), made(1, 0.7, "finished", seed=1), made(2, 0.9, "finished", seed=1)]
     result = answer([*shared, *lucky], Budget())
-    assert (result.architecture.choices["width"], result.kind) == (1, "shared")
+    assert (result.architecture.choices["width"], result.kind, result.seeds) == (1, "finished", (0, 1))
     both = answer([*shared, *lucky, made(2, 0.8, "finished", seed=0)], Budget())
     assert (both.architecture.choices["width"], both.kind) == (2, "finished")
     assert answer(lucky, Budget()).kind == "finished"
+
+
+def test_seeds_that_finished_what_they_found_are_answered_with_what_most_of_them_name() -> None:
+    """Three seeds, each of which finished its own winner and that of a smaller budget."""
+    shared = [made(w, q, seed=s) for s, row in enumerate([(0.5, 0.8, 0.7), (0.5, 0.7, 0.8), (0.5, 0.8, 0.6)]) for w, q in enumerate(row, 1)]
+    small = [made(1, 0.85, "finished", seed=s) for s in range(3)]
+    own = [made(2, 0.90, "finished", seed=0), made(3, 0.95, "finished", seed=1), made(2, 0.91, "finished", seed=2)]
+    result = answer([*shared, *small, *own], Budget())
+    assert (result.architecture.choices["width"], result.kind, result.seeds, result.seed) == (2, "finished", (0, 2), 2)
+    assert result.quality == pytest.approx(0.905)
+    apart = answer([*shared, *small, *own[:2]], Budget())
+    assert (apart.architecture.choices["width"], apart.kind) == (2, "shared"), "the third seed has not finished its best"
+    under = answer([*shared, *small, *own], Budget(max_flops=1500))
+    assert (under.architecture.choices["width"], under.kind, under.seeds) == (1, "finished", (0, 1, 2))
+
+
+def test_every_method_decides_for_itself() -> None:
+    one = [made(1, 0.9), made(1, 0.7, "finished")]
+    other = [made(2, 0.8, method="other"), made(2, 0.75, "finished", method="other")]
+    found = answer([*one, *other], Budget())
+    assert (found.architecture.method, found.kind) == ("other", "finished")
+    found = answer([*one, *other, made(3, 0.85, method="other")], Budget())
+    assert (found.architecture.method, found.kind) == ("toy", "shared")
+
+
+def test_several_runs_are_one_query() -> None:
+    runs = {
+        "a": [made(1, 0.9), made(2, 0.8), made(1, 0.7, "finished")],
+        "b": [made(1, 0.6), made(2, 0.85), made(2, 0.75, "finished"), made(2, 0.7, "finished", split="validation")],
+    }
+    both = Columns.joined({name: Columns.of(found) for name, found in runs.items()})
+    result = best(both, Budget())
+    assert isinstance(result, Answer)
+    assert (result.run, result.architecture.choices["width"], result.quality, result.kind) == ("b", 2, 0.75, "finished")
+    assert (result.validation or {})["accuracy"] == 0.7
+    cheap = best(both, Budget(max_flops=1000))
+    assert isinstance(cheap, Answer) and (cheap.run, cheap.quality, cheap.kind) == ("a", 0.9, "shared")
+    other = Columns.joined({"a": Columns.of(runs["a"]), "c": Columns.of([replace(m, split_digest="other rows") for m in runs["b"]])})
+    with pytest.raises(UserError, match="different rows"):
+        best(other, Budget())
+
+
+devices = st.dictionaries(st.sampled_from(["phone", "laptop"]), st.sampled_from([0.1, 0.2, 0.3]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(measurements, st.lists(devices, min_size=25, max_size=25), devices)
+def test_limits_of_several_devices(found: list[Measurement], latency: list[dict[str, float]], limits: dict[str, float]) -> None:
+    found = [replace(m, kind="shared", weights_digest="w", split="search", costs=replace(m.costs, latency=known))
+             for m, known in zip(found, latency, strict=False)]  # fmt: skip
+    if not found:
+        return
+    last = {(m.architecture, m.seed): m for m in found}
+    fitting = {}
+    for architecture in {m.architecture for m in found}:
+        by_seed = {seed: m for (a, seed), m in last.items() if a == architecture}
+        used = by_seed[max(by_seed)].costs.latency
+        if all(used.get(device, math.inf) <= limit for device, limit in limits.items()):
+            fitting[architecture] = by_seed
+    try:
+        result = best(found, Budget(max_latency=limits))
+    except UserError as error:
+        assert "no cost is known" in str(error)
+        candidates_of = {a: max(seed for b, seed in last if b == a) for a, _ in last}
+        assert any(all(device not in last[key].costs.latency for key in candidates_of.items()) for device in limits)
+        return
+    if fitting:
+        assert isinstance(result, Answer) and result.architecture.id == min(rank(by) for by in fitting.values())[-1]
+    else:
+        assert isinstance(result, NothingFits)
+        if result.nearest:
+            assert result.nearest.excess and all(share > 0 for share in result.nearest.excess.values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(measurements, budgets)
+def test_the_fronts_are_of_one_kind_each_and_keep_within_the_limits(found: list[Measurement], budget: Budget) -> None:
+    for kind in ("finished", "shared"):
+        kept = current(found, kind)
+        fitting = [by for a, by in kept.items() if within({a: by}, budget, a.method)]
+        points = {(rank(by)[1], -rank(by)[0]) for by in fitting}
+        unbeaten = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
+        made_of = [front for front in (fronts(found, "max_flops", budget) if current(found, "finished") or current(found, "shared") else [])
+                   if front.kind == kind]  # fmt: skip
+        assert [(c.costs.flops, round(c.quality, 12)) for front in made_of for c in front.points] == sorted(unbeaten)
+
+
+def test_measured_latency_counts_where_a_network_was_timed(tmp_path: Path) -> None:
+    found = [made(w, w / 10, costs=Costs(1, 1, 1, latency={"phone": 0.1 * w})) for w in (1, 2, 3)]
+    timed = Timed("sst2", "toy", found[2].architecture.id, "phone", 0.3, measured=0.15)
+    with Archive(tmp_path / "archive.db") as archive:
+        for m in found:
+            archive.add(m)
+        keep_timed(archive, timed)
+        result = best(archive.columns().timed(timed_in(archive)), Budget(max_latency={"phone": 0.2}))
+    assert isinstance(result, Answer) and result.architecture == found[2].architecture
+    assert result.slack["max_latency.phone"] == pytest.approx(0.05)
+    assert answer(found, Budget(max_latency={"phone": 0.2})).architecture == found[1].architecture
+
+
+def test_what_comes_nearest_is_named() -> None:
+    result = best([made(3, 0.1), made(2, 0.9), made(4, kind="finished")], Budget(max_params=105, max_flops=1500))
+    assert isinstance(result, NothingFits) and result.nearest is not None
+    assert result.nearest.architecture.choices == {"width": 2}
+    assert result.nearest.excess == pytest.approx({"max_params": 15 / 105, "max_flops": 1 / 3})
+    assert "max_flops 33.33% over" in result.message()
+    assert json.loads(json.dumps(result.to_dict()))["nearest"]["id"] == result.nearest.architecture.id
 
 
 def test_a_quality_that_is_no_number_never_wins() -> None:
@@ -244,7 +391,7 @@ def test_a_limit_that_nothing_meets_is_named_with_what_exists() -> None:
     result = best([made(3), made(2), made(4, kind="finished")], Budget(max_params=500, max_flops=1500))
     assert isinstance(result, NothingFits)
     assert (result.binding, result.smallest, result.jointly) == (("max_flops",), {"max_params": 120, "max_flops": 2000}, False)
-    assert result.message() == "nothing fits max_params 500, max_flops 1.5K: the smallest that exists is max_flops 2,000"
+    assert result.message().startswith("nothing fits max_params 500, max_flops 1.5K: the smallest that exists is max_flops 2,000; nearest")
 
 
 def test_limits_that_can_not_be_met_together_are_named() -> None:

@@ -29,6 +29,7 @@ NAMES = [
     "tpe",
     "gp",
     "nsga2",
+    "ray_tune",
     "evolution",
     "predictor",
 ]
@@ -60,7 +61,12 @@ class Scale:
     proposals: int
 
 
-SCALE = {"exhaustive": Scale(SMALL, MIDDLE, 40), "tpe": Scale(SMALL, LARGE, 24), "gp": Scale(Tiny(), MIDDLE, 10)}
+SCALE = {
+    "exhaustive": Scale(SMALL, MIDDLE, 40),
+    "tpe": Scale(SMALL, LARGE, 24),
+    "ray_tune": Scale(SMALL, LARGE, 24),
+    "gp": Scale(Tiny(), MIDDLE, 10),
+}
 everyone = pytest.mark.parametrize("name", NAMES)
 no_enumeration = pytest.mark.parametrize("name", NAMES[1:])
 learning = pytest.mark.parametrize("name", NAMES[2:])

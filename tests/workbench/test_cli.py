@@ -195,6 +195,33 @@ def test_query_prints_text_and_json(demo_run: Path) -> None:
     assert found["id"] in text.stdout and found["slack"]["max_flops"] >= 0
 
 
+def test_query_names_the_command_that_exports(demo_run: Path, tmp_path: Path) -> None:
+    command = json.loads(call("query", demo_run, "--max-flops", "250K", "--json").stdout)["export"]
+    assert command in call("query", demo_run, "--max-flops", "250K").stdout
+    words = command.replace("DIR", str(tmp_path / "network")).split()
+    assert words[0] == "elastibench" and "written" in call(*words[1:]).stdout
+
+
+def test_query_lists_the_front_within_the_limits(demo_run: Path) -> None:
+    found = json.loads(call("query", demo_run, "--pareto", "--json").stdout)["fronts"]
+    assert [front["kind"] for front in found] == ["finished", "shared"]
+    for front in found:
+        flops = [point["costs"]["flops"] for point in front["points"]]
+        assert flops == sorted(flops)
+    assert "on search and max_params, shared" in call("query", demo_run, "--pareto", "--cost", "max_params").stdout
+    assert call("query", demo_run, "--pareto", "--max-params", "10").exit_code == 1
+    assert "there are max_params" in refused(call("query", demo_run, "--pareto", "--cost", "price"))
+
+
+def test_query_of_several_runs_says_whose_answer_it_is(demo_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(demo_run)
+    both = (demo_run, tmp_path / "again")
+    found = json.loads(call("query", *both, "--json").stdout)
+    assert found["run"] == str(demo_run) and found["id"] == json.loads(call("query", demo_run, "--json").stdout)["id"]
+    assert found["export"].split()[2] == str(demo_run)
+    assert "one run at a time" in refused(call("query", *both, "--by", "predicted"))
+
+
 def test_query_where_nothing_fits_exits_with_1(demo_run: Path) -> None:
     result = call("query", demo_run, "--max-params", "10", "--max-flops", "1G")
     assert result.exit_code == 1 and "the smallest that exists is max_params" in result.stdout

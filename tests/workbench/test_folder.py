@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from methods.errors import UserError
@@ -15,8 +16,8 @@ from methods.recipe import StageRecord
 from methods.training.checkpoint import CHECKPOINTS
 from methods.training.stage import DONE, write_mark
 from tests.workbench.test_experiment import experiment
-from workbench.experiment import Experiment
-from workbench.folder import RunFolder, differences
+from workbench.experiment import Experiment, HardwareOptions
+from workbench.folder import RunFolder, differences, settle
 from workbench.loading import check
 
 
@@ -182,3 +183,22 @@ def test_latency_tables_are_compared_by_what_they_hold(tmp_path: Path) -> None:
     folder.latency.write_text("[")
     with pytest.raises(UserError, match=r"latency\.json: damaged"):
         folder.examine(made(**with_tables(moved)))
+
+
+def test_bf16_is_refused_where_the_gpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such GPU is here: what torch says of one stands in for it."""
+    options = HardwareOptions(device="cuda", precision="bf16", threads=1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found)
+        if supported:
+            assert settle(options, None) == options
+    with pytest.raises(UserError, match=r"hardware\.precision: bf16, but this GPU"):
+        settle(options, None)
+    assert settle(options, None, present=False) == options, "a run of another machine can be looked at"
+
+
+def test_how_often_checkpoints_are_saved_may_change(tmp_path: Path) -> None:
+    claimed(tmp_path / "run")
+    other = check(experiment(hardware={"device": "cpu", "threads": 1, "checkpoint_seconds": 5}), "my.yaml")
+    assert RunFolder(tmp_path / "run").examine(other).hardware.checkpoint_seconds == 5

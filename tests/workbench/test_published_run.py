@@ -101,3 +101,16 @@ def test_dynaroberta_is_one_changed_line(tmp_path: Path, tiny_backbone_folder: P
     workbench.export(tmp_path / "run", answer.architecture.id[:12], tmp_path / "network")
     config = json.loads((tmp_path / "network" / "config.json").read_text())
     assert config["network"]["stem"]["position_offset"] == 2
+
+
+@pytest.mark.parametrize("space", ["grid", "elastic"])
+def test_plan_and_table_say_which_shapes_were_never_trained(tmp_path: Path, tiny_backbone_folder: Path, space: str) -> None:
+    publish(tmp_path / "published", tiny_backbone_folder)
+    method = {"name": "dynabert", "widths": [0.5, 1.0], "depths": [0.5, 1.0], "checkpoint": "published", "space": space}
+    path = write(tmp_path / "e.yaml", tiny_backbone_folder, method)
+    plan = make_plan(load_experiment(path, ["search.evaluations=5"]), "e")
+    (loaded,) = [row for row in plan.stages if row.who == "dynabert" and row.stage == "loaded"]
+    assert ("were never trained" in loaded.note) == (space == "elastic") and "published" in loaded.note
+    outcome = workbench.run(path, output=tmp_path / "run", set=["search.evaluations=5", "controls.untrained=false"])
+    said = " ".join(outcome.table.render().split())
+    assert ("were never trained" in said) == (space == "elastic") and "demo, dynabert, supernet: from" in said

@@ -1,17 +1,19 @@
-"""`export`: a sub-network of a run as a stand-alone network."""
+"""`export`: a sub-network of a run as a stand-alone network, with weights of torch or as an ONNX file."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from methods.costs import costs
 from methods.errors import UserError
-from methods.network import Network, NetworkSpec, save_network
+from methods.network import Network, NetworkSpec, save_description, save_network
 from methods.space import Architecture
 from search.archive import Archive
 from search.candidates import candidates
@@ -20,26 +22,48 @@ from search.query import RANKED
 from workbench.experiment import Experiment, TaskOptions
 from workbench.facts import layer_facts
 from workbench.folder import RunFolder
+from workbench.onnx_files import OnnxFile, check_installed, write_files
 from workbench.reading_back import check_trained, finished_on_corpus, task_places, task_teacher
 from workbench.session import Member, Session
+
+Format = Literal["torch", "onnx"]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written where."""
+    """What was written where; `files`: the ONNX files, where that was asked for."""
 
     folder: Path
     architecture: Architecture
     task: str
     seed: int
+    files: tuple[OnnxFile, ...] = ()
+
+    def render(self) -> str:
+        return "\n".join([f"{self.architecture.id} written to {self.folder}", *(file.render() for file in self.files)])
 
 
-def export(run: Path | str, architecture: str, directory: Path | str, task: str | None = None, seed: int | None = None) -> Exported:
+def export(
+    run: Path | str,
+    architecture: str,
+    directory: Path | str,
+    task: str | None = None,
+    seed: int | None = None,
+    form: Format = "torch",
+    int8: bool = False,
+) -> Exported:
     """Writes weights, tokenizer and config of an architecture (its id, or a unique beginning) into a new or empty directory.
 
-    `seed`: the one with the best score on `search` unless named. Raises UserError where no such architecture was measured, the id is
-    not unique, or the directory holds something.
+    `seed`: the one with the best score on `search` unless named. `form`: `torch` for safetensors, `onnx` for an ONNX file whose logits
+    are checked against torch's; `int8`: a second such file with weights of 8 bit, its quality measured on the task. Raises UserError where
+    no such architecture was measured, the id is not unique, the directory holds something, or the ONNX file's logits differ.
     """
+    if form not in get_args(Format):
+        raise UserError(f"--format {form}: there is no such format; there are {', '.join(get_args(Format))}")
+    if int8 and form != "onnx":
+        raise UserError("--int8: goes with --format onnx")
+    if form == "onnx":
+        check_installed("--format onnx")
     folder, target = RunFolder(run), Path(directory).resolve()
     experiment = folder.experiment()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -60,7 +84,16 @@ def export(run: Path | str, architecture: str, directory: Path | str, task: str 
     else:
         check_trained(stages, task_places(session, options, found, chosen))
         network = _finished(session, options, member, found, chosen)
-    return _write(session, options, member, network, found, [m for m in mine if m.architecture == found], chosen, target)
+    about = _about(session, options, member, found, [m for m in mine if m.architecture == found], chosen, network.spec)
+    files: tuple[OnnxFile, ...] = ()
+    with _aside(target) as place:
+        if form == "onnx":
+            files = write_files(session, options, member, network, place, int8)
+            described = {"onnx": {file.name: file.data() for file in files}}
+            save_description(network.spec, place, session.backbone.tokenizer, **about, **described)
+        else:
+            save_network(network.cpu(), place, session.backbone.tokenizer, **about)
+    return Exported(target, found, options.name, chosen, files)
 
 
 def _here(experiment: Experiment) -> Experiment:
@@ -82,23 +115,15 @@ def _finished(session: Session, options: TaskOptions, member: Member, found: Arc
     return recipe.finish(context, recipe.train(context), found)
 
 
-def _write(
-    session: Session,
-    options: TaskOptions,
-    member: Member,
-    network: Network,
-    found: Architecture,
-    mine: list[Measurement],
-    seed: int,
-    target: Path,
-) -> Exported:
-    """By way of a folder beside it, so that the target is whole or not there."""
+@contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """A folder beside the target that becomes it at the end, so that the target is whole or not there."""
     aside = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         aside.chmod(0o777 & ~_umask())
-        save_network(network.cpu(), aside, session.backbone.tokenizer, **_about(session, options, member, found, mine, seed, network.spec))
+        yield aside
         if target.exists():
             target.rmdir()
         aside.rename(target)
@@ -107,7 +132,6 @@ def _write(
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
-    return Exported(target, found, options.name, seed)
 
 
 def _about(
@@ -115,13 +139,14 @@ def _about(
 ) -> dict[str, Any]:
     cost, layers, task = session.experiment.cost, layer_facts(spec), options.spec
     used = costs(spec, cost.length, cost.batch)
+    windows = vars(options.windows) if options.windows else {}
     return {
         "method": member.method.name,
         **({"label": member.name} if member.name != member.method.name else {}),
         "architecture": {"id": found.id, "choices": found.choices},
         "kept_layers": [layer["backbone_layer"] for layer in layers],
         "layers": layers,
-        "task": {"name": task.name, "labels": list(task.labels), "metric": task.metric, "max_length": options.max_length},
+        "task": {"name": task.name, "labels": list(task.labels), "metric": task.metric, "max_length": options.max_length, **windows},
         "seed": seed,
         "metrics": {f"{m.kind} on {m.split}": dict(m.metrics) for m in mine if m.seed == seed and m.kind != "control"},
         "costs": {

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from methods.backbone import BERT_BASE
 from methods.errors import UserError
 from methods.latency import LatencyTable
+from methods.registry import get, names
+from methods.tasks.head import Head
 from methods.training.progress import progress_bar
 from search.latency.apart import Setting
 from search.latency.parts import Served
 from search.latency.profile import build_profile
-from workbench.experiment import Experiment
+from search.latency.scenarios import scenario as find_scenario
+from workbench.experiment import CostOptions, Experiment
 from workbench.loading import load_experiment
 from workbench.session import members_of
 from workbench.sizes import backbone_config
@@ -37,18 +41,19 @@ class Profiled:
         t, f = self.table, self.table.fingerprint
         parts = sorted(t.parts, key=lambda key: -t.parts[key].mean)
         shown = parts if len(parts) <= 2 * SHOWN else [*parts[:SHOWN], "", *parts[-SHOWN:]]
+        between = f" and {len(t.interpolated)} interpolated" if t.interpolated else ""
         body = [self._row(key) if key else ["..."] + 5 * [""] for key in shown]
         return "\n".join(
             [
-                f"{t.name}: {f.processor}, {f.cores} cores; {f.backend} ({f.torch}), {f.dtype}, threads {f.threads}, batch {f.batch},"
-                f" length {f.length}, {f.clock} time",
+                f"{t.name}: {f.processor}, {f.cores} cores; {f.backend} ({f.runtime}), {f.device}, {f.dtype}, threads {f.threads},"
+                f" batch {f.batch}, length {f.length}, {f.clock} time",
                 "",
                 *columns(["part", "mean ms", "std", "10 %", "90 %", "runs"], body),
                 "",
                 f"a network takes {t.scale:.4g} x the sum of its parts + {_ms(t.fixed)} ms (from {t.calibrated_on} networks)",
                 self._error(),
                 *[f"warning: {warning}" for warning in t.warnings],
-                f"{len(parts)} parts written to {self.path}",
+                f"{len(parts)} parts measured{between}, written to {self.path}",
             ]
         )
 
@@ -61,12 +66,12 @@ class Profiled:
         if error is None:
             return "no network was left to test it on"
         ranks = [f"{name} {value:.3f}" for name, value in (("Kendall", error.kendall), ("Spearman", error.spearman)) if value is not None]
-        return ", ".join([f"on {error.n} other networks: mean error {error.mape:.1%}", *ranks])
+        return ", ".join([f"on {error.n} other networks: mean absolute error {error.mape:.1%}", *ranks])
 
 
 def latency(
     device: str,
-    experiment: Path | str,
+    experiment: Path | str | None = None,
     backend: str = "torch",
     batch: int | None = None,
     length: int | None = None,
@@ -74,22 +79,27 @@ def latency(
     seconds: float = 300.0,
     output: Path | str | None = None,
     overrides: Sequence[str] = (),
+    scenario: str | None = None,
+    held_out: int = 50,
 ) -> Profiled:
     """Measures, writes and returns the table of all parts that the experiment's methods have under its tasks' heads.
 
-    `batch` and `length` are the experiment's `cost` where they are None. Raises UserError.
+    Without an experiment: every method as it comes, on BERT-base. `batch` and `length` are the experiment's `cost` where they are None;
+    `scenario` sets them both. `held_out`: so many networks test the table. Raises UserError.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", device):
         raise UserError(f"DEVICE-NAME {device!r}: letters, digits, '_' and '-' are allowed")
     path = Path(output or Path("latency") / f"{device}.json")
     if path.is_dir():
         raise UserError(f"--output {path}: is a directory; name a file")
-    loaded = load_experiment(experiment, overrides)
-    setting = Setting(backend, batch or loaded.cost.batch, length or loaded.cost.length, threads, seconds)
-    served = served_by(loaded, str(experiment))
+    if experiment is None and overrides:
+        raise UserError("--set: changes an experiment, and none is given; name one with --experiment")
+    loaded = None if experiment is None else load_experiment(experiment, overrides)
+    setting = setting_of(loaded, backend, batch, length, threads, seconds, scenario)
+    served = served_by_default() if loaded is None else served_by(loaded, str(experiment))
     bar = progress_bar(STEPS, f"latency of {device}")
     try:
-        table = build_profile(device, served, setting, heard=lambda share: bar.update(round(STEPS * share) - bar.n))
+        table = build_profile(device, served, setting, held_out=held_out, heard=lambda share: bar.update(round(STEPS * share) - bar.n))
         bar.update(STEPS - bar.n)
     finally:
         bar.close()
@@ -97,11 +107,35 @@ def latency(
     return Profiled(table, path)
 
 
+def setting_of(
+    experiment: Experiment | None, backend: str, batch: int | None, length: int | None, threads: int, seconds: float, name: str | None
+) -> Setting:
+    """How to measure. Raises UserError where a scenario is asked for that is not there, or that would be changed."""
+    if name is None:
+        cost = experiment.cost if experiment else CostOptions()
+        return Setting(backend=backend, batch=batch or cost.batch, length=length or cost.length, threads=threads, seconds=seconds)
+    chosen, changed = find_scenario(name), {"--batch": batch, "--length": length}
+    given = next((option for option, value in changed.items() if value is not None), None)
+    if given:
+        raise UserError(f"{given}: --scenario {name} says it already ({chosen.batch} x {chosen.length} tokens); leave one of the two out")
+    same = {field: getattr(chosen, field) for field in ("device", "batch", "length", "runs")}
+    return Setting(backend=backend, threads=threads, seconds=seconds, **same)
+
+
+def served_by_default() -> list[Served]:
+    """Every method with its own options on BERT-base, for one text and for pairs."""
+    spaces = [get(name).space(get(name).options(), BERT_BASE) for name in names()]
+    return [Served(space, BERT_BASE, Head("classification", 2, pair=pair)) for space in spaces for pair in (False, True)]
+
+
 def served_by(experiment: Experiment, name: str) -> list[Served]:
     """The experiment's spaces under each head that its tasks ask for. Raises UserError."""
     backbone, _ = backbone_config(experiment.backbone)
-    heads = dict.fromkeys(options.spec.head for options in experiment.all_tasks)
-    return [Served(member.space, backbone, head) for member in members_of(experiment, backbone, name) for head in heads]
+    found: dict[Served, None] = {}
+    for member in members_of(experiment, backbone, name):
+        for options in experiment.tasks_of(member.entry):
+            found[Served(member.space, backbone, options.spec.head)] = None
+    return list(found)
 
 
 def label(key: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.budget import format_quantity
+from methods.budget import amount
 from methods.costs import CONVENTION
 from workbench.folder import hardware, settle
 from workbench.loading import load_experiment
@@ -80,7 +80,7 @@ def _cells(row: StageRow) -> list[str]:
 
 def _budget(row: BudgetRow) -> list[str]:
     def amounts(values: dict[str, float]) -> str:
-        return ", ".join(format_quantity(values[name]) for name in row.limits)
+        return ", ".join(amount(name, values[name]) for name in row.limits)
 
     if not row.possible:
         share = "none: below the smallest" if any(row.least[name] > limit for name, limit in row.limits.items()) else "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,15 +25,8 @@ def in_parts(folder: Path, digest: str, sizes: Sequence[int], make: Callable[[in
     bar = progress_bar(sum(sizes), title, sum(size for size, done in zip(sizes, there, strict=True) if done))
     for number, (path, done) in enumerate(zip(paths, there, strict=True)):
         if not done:
-            _write(path, make(number))
+            with written_aside(path) as aside:
+                aside.write_bytes(make(number))
             bar.update(sizes[number])
     bar.close()
     return [path.read_bytes() for path in paths]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing."""
-    with written_aside(path) as aside, aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

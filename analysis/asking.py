@@ -1,0 +1,46 @@
+"""What a page needs to answer budget queries by itself, as `search.query.best` would: every candidate with its costs and quality."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from analysis.description import describe
+from search.candidates import Candidate, candidates, rankable
+from search.query import RANKED
+
+if TYPE_CHECKING:
+    from analysis.runs import Run
+
+WIDTH = 160
+
+
+def questions(run: Run) -> list[dict[str, Any]]:
+    """For each task: its metric, the budgets of the experiment, and the candidates of both kinds that a query ranks, as plain JSON data."""
+    found = []
+    for task in run.tasks:
+        mine = [m for m in run.measurements if m.task == task]
+        ranked: dict[str, list[dict[str, Any]]] = {kind: [_plain(c) for c in candidates(mine, kind)] for kind in RANKED}
+        if not any(ranked.values()):
+            continue
+        shown = {c.architecture.id: c.quality for kind in ("shared", "finished") for c in candidates(mine, kind, "validation")}
+        for entry in (entry for some in ranked.values() for entry in some):
+            seen = shown.get(entry["id"], math.nan)
+            entry["validation"] = seen if math.isfinite(seen) else None
+        limits = [budget.limits() for budget in run.budgets]
+        found.append({"run": run.name, "task": task, "metric": run.metric(task), "budgets": limits, **ranked})
+    return found
+
+
+def _plain(c: Candidate) -> dict[str, Any]:
+    rank = rankable(c.quality)
+    return {
+        "id": c.architecture.id,
+        "method": c.architecture.method,
+        "text": describe(c.architecture, WIDTH),
+        "quality": rank if math.isfinite(rank) else None,
+        "seeds": list(c.seeds),
+        "costs": c.costs.measured_against(),
+        "flops": c.costs.flops,
+        "parameters": c.costs.parameters,
+    }

@@ -1,0 +1,1 @@
+"""Networks as ONNX files: written, compared with torch, quantised, run by onnxruntime."""
