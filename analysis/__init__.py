@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.alpha_figure import alpha
-    from analysis.anatomy import anatomy
+    from analysis.anatomy_figure import anatomy
     from analysis.estimates_figure import estimates
     from analysis.figures import pareto
     from analysis.finishing_figure import finishing
-    from analysis.forest import forest
+    from analysis.forest_figure import forest
     from analysis.head_to_head import HeadToHead
-    from analysis.hypervolume import hypervolume
+    from analysis.hypervolume_figure import hypervolume
     from analysis.latencies_figure import latencies
     from analysis.ranks import rank_correlations
     from analysis.shrinking_figure import shrinking
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 _HOME = {
     "HeadToHead": "analysis.head_to_head",
     "alpha": "analysis.alpha_figure",
-    "anatomy": "analysis.anatomy",
+    "anatomy": "analysis.anatomy_figure",
     "bootstrap_interval": "analysis.statistics",
     "estimates": "analysis.estimates_figure",
     "finishing": "analysis.finishing_figure",
-    "forest": "analysis.forest",
-    "hypervolume": "analysis.hypervolume",
+    "forest": "analysis.forest_figure",
+    "hypervolume": "analysis.hypervolume_figure",
     "latencies": "analysis.latencies_figure",
     "mcnemar": "analysis.statistics",
     "paired_permutation": "analysis.statistics",

@@ -91,7 +91,7 @@ def _with_latency(run: Run, cost: str) -> Run:
     if not known:
         raise UserError(f"{run.path}: no latency on {cost.removeprefix(_DEVICE)} is known; name a latency table under `devices`")
     fewer = replace(run)
-    fewer.__dict__ |= {"measurements": known, "archive": run.archive}
+    fewer.__dict__.update(measurements=known, archive=run.archive)
     return fewer
 
 

@@ -105,12 +105,12 @@ def _figures(table: HeadToHead, folders: Sequence[Path], into: Path, say: Callab
 def _pictures(table: HeadToHead, folders: Sequence[Path]) -> Iterator[tuple[str, str, str, Callable[[Path], Path]]]:
     """Name, title, what it shows, and what draws it."""
     from analysis.alpha_figure import alpha
-    from analysis.anatomy import anatomy
+    from analysis.anatomy_figure import anatomy
     from analysis.estimates_figure import estimates
     from analysis.figures import LIMITS, pareto
     from analysis.finishing_figure import finishing
-    from analysis.forest import forest
-    from analysis.hypervolume import hypervolume
+    from analysis.forest_figure import forest
+    from analysis.hypervolume_figure import hypervolume
     from analysis.latencies_figure import latencies
     from analysis.shrinking_figure import shrinking
 

@@ -59,10 +59,10 @@ class Run:
 
     @cached_property
     def measurements(self) -> list[Measurement]:
-        """All of the archive; of what was timed as a whole with that latency."""
+        """All of the archive, one seed after the other; of what was timed as a whole with that latency."""
         from search.timings import as_measured
 
-        return as_measured(self.archive.measurements(), self.timed)
+        return as_measured(sorted(self.archive.measurements(), key=lambda m: m.seed), self.timed)
 
     @cached_property
     def timed(self) -> dict[Key, Timed]:

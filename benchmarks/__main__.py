@@ -1,4 +1,6 @@
-"""Runs every benchmark in turn: `python -m benchmarks`."""
+"""Runs every benchmark in turn: `python -m benchmarks`; that of Ray where Ray is installed."""
+
+from importlib.util import find_spec
 
 from benchmarks import (
     augmentation,
@@ -31,3 +33,7 @@ if __name__ == "__main__":
         blockwise,
     ):
         module.main()
+    if find_spec("ray"):
+        from benchmarks import ray_overhead
+
+        ray_overhead.main()

@@ -1,6 +1,6 @@
 """How many sub-networks a second a trained supernet scores, beside two plain ways that extract each network first.
 
-`python -m benchmarks.evaluation [--backbone DIRECTORY] [--data DIRECTORY] [--rounds N]`, on SST-2's `validation`, one thread.
+`python -m benchmarks.evaluation [--backbone DIRECTORY] [--data DIRECTORY] [--rounds N] [--ways ...]`, on SST-2's `validation`, one thread.
 
 - `supernet`: what a search does. The shared weights stay where they are; texts are tokenised once, batched by length and by tokens; the
   last layer computes the first token alone, where the output layer reads no other.
@@ -13,6 +13,7 @@ The ways take turns, network by network. Targets, in processor time: 5 times `pa
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import time
 from collections.abc import Callable
@@ -40,8 +41,9 @@ Way = Callable[[Architecture], dict[str, float]]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation")
     parser.add_argument("--backbone", type=Path, default=ROOT / "backbones" / "minilm-l6")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "sst2")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ELASTIBENCH_DATA", ROOT.parent / "shared" / "data")) / "sst2")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", default=["supernet", "padded", "bucketed"], help="supernet is always among them")
     asked = parser.parse_args()
     if not asked.backbone.is_dir():
         print(f"evaluation: no backbone at {asked.backbone}; name one with --backbone")
@@ -52,6 +54,7 @@ def main() -> None:
     supernet, collate = trained_on(Backbone.load(str(asked.backbone)), task)
     ways = the_ways(supernet, collate, task.split("validation"), task)
     of = f"SST-2 from {asked.data}" if real else f"generated texts, since there is no {asked.data}"
+    ways = {name: way for name, way in ways.items() if name in {"supernet", *asked.ways}}
     architectures = list(supernet.space.enumerate())
     print(f"{len(architectures)} DynaBERT sub-networks of {asked.backbone.name}, {len(task.split('validation'))} texts: {of}")
     taken = measured(ways, architectures, asked.rounds)

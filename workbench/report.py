@@ -46,7 +46,9 @@ def write_measurements(archive: Path, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     with Archive(archive, create=False) as opened:
-        for m in opened.measurements():
+        for m in sorted(
+            opened.measurements(), key=lambda m: (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id)
+        ):
             names = (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id, m.metric)
             writer.writerow([*names, f"{m.quality:.6f}", m.costs.parameters, m.costs.flops, m.architecture.canonical])
     write_atomically(path, text.getvalue())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import anatomy, estimates, finishing, forest, hypervolume, latencies, pareto, shrinking
-from analysis.hypervolume import hypervolumes
+from analysis.hypervolume_figure import hypervolumes
 from methods import Costs, UserError
 from tests.analysis.adabert_runs import own_rule_run
 from tests.analysis.corpus_runs import CORPUS, corpus_folder, logs, sampled, two_tasks

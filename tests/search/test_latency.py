@@ -7,12 +7,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from methods.adabert.budgeted import CostTable
 from methods.adabert.space import AdaBertSpace
 from methods.backbone import BackboneConfig
 from methods.dynabert.elastic import ElasticSpace
@@ -90,12 +92,32 @@ def test_a_profile_knows_every_network_of_its_spaces_and_no_other() -> None:
         table.network(wider.spec(wider.smallest(), SHAPE, PAIR))
 
 
-def test_costs_speak_of_the_device() -> None:
-    one = served()[0]
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["nasbert", "dynabert", "adabert"])
+def test_costs_of_every_method_speak_of_the_device(which: int) -> None:
+    one = served()[which]
     table = build_profile("made-up", [one], Setting(length=16), 2, 2, Device(1.5, 1e-3))
     architecture = one.space.smallest()
     costs = CostFunction(one.space, SHAPE, PAIR, devices={"made-up": table})(architecture)
     assert costs.measured_against()["max_latency.made-up"] == table.network(one.spec(architecture))
+
+
+def test_adaberts_exact_search_adds_latency_up_as_the_table_does() -> None:
+    space = AdaBertSpace()
+    table = build_profile("made-up", [Served(space, SHAPE, PAIR)], Setting(length=16), 2, 2, Device(1.5, 1e-3))
+    cost_of = CostFunction(space, SHAPE, PAIR, devices={"made-up": table})
+    parts = CostTable.of(space, cost_of).columns(["max_latency.made-up"])
+    rng, operations = random.Random(0), list(space.options.operations)
+    for architecture in [space.sample(rng) for _ in range(20)]:
+        spec = cost_of.spec(architecture)
+        cells = spec.encoder.count  # type: ignore[attr-defined]
+        edges = [edge.operation.to_dict() for node in spec.encoder.cell.nodes for edge in node]  # type: ignore[attr-defined]
+        named = {json.dumps(_operation(cost_of, space, name)): name for name in operations}
+        steps = sum(parts.steps[cells - 1, operations.index(named[json.dumps(edge)]), 0] for edge in edges)
+        assert parts.base[cells - 1, 0] + steps == pytest.approx(table.network(spec))
+
+
+def _operation(cost_of: CostFunction, space: AdaBertSpace, name: str) -> Any:
+    return cost_of.spec(space.uniform(1, name)).encoder.cell.nodes[0][0].operation.to_dict()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

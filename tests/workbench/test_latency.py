@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from methods.errors import UserError
 from methods.latency import LatencyTable
 from tests.workbench.test_cli import call, refused
 from tests.workbench.test_experiment import experiment
 from workbench.loading import load_experiment
-from workbench.verbs.latency import label, served_by
+from workbench.verbs.latency import label, served_by, served_by_default, setting_of
 
 
 @pytest.fixture
@@ -35,7 +37,9 @@ def test_a_table_is_measured_written_and_shown(file: Path, tmp_path: Path) -> No
     for one in served_by(shape, "small"):
         for architecture in one.space.enumerate():
             assert 0 < table.network(one.spec(architecture)) < 60
-    assert "stem:" in result.stdout and "a network takes" in result.stdout and f"{len(table.keys())} parts written" in result.stdout
+    assert (
+        "stem:" in result.stdout and "a network takes" in result.stdout and f"{len(table.keys())} parts measured, written" in result.stdout
+    )
     assert "latency of laptop" in result.stderr
 
 
@@ -62,9 +66,33 @@ def test_a_directory_is_no_file(file: Path, tmp_path: Path) -> None:
     assert "--output" in refused(call("latency", "laptop", "--experiment", file, "--output", tmp_path))
 
 
-def test_an_experiment_is_needed() -> None:
-    assert call("latency", "laptop").exit_code == 2
-    assert "elastibench latency" in call("latency", "--help").stdout
+def test_without_an_experiment_all_methods_are_measured_on_bert_base() -> None:
+    found = served_by_default()
+    assert {one.space.method for one in found} == {"dynabert", "nasbert", "adabert"} and {one.head.pair for one in found} == {False, True}
+    assert all(one.spec(one.space.smallest()).stem.vocabulary == 30522 for one in found)
+
+
+def test_a_scenario_sets_batch_and_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = setting_of(None, "torch", None, None, 1, 60.0, "paper-cpu")
+    assert (found.batch, found.length, found.device, found.runs) == (1, 128, "cpu", 0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="--scenario paper-gpu: needs a GPU"):
+        setting_of(None, "torch", None, None, 1, 60.0, "paper-gpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    found = setting_of(None, "torch", None, None, 1, 60.0, "paper-gpu")
+    assert (found.batch, found.length, found.device, found.runs) == (128, 128, "cuda", 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scenario", "moon"], "--scenario moon: there is no such scenario; there are paper-cpu, paper-gpu"),
+        (["--scenario", "paper-cpu", "--batch", 2], "--batch: --scenario paper-cpu says it already"),
+        (["--set", "seeds=[1]"], "--set: changes an experiment, and none is given"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(options: list[Any], said: str) -> None:
+    assert said in refused(call("latency", "laptop", *options))
 
 
 def test_labels_are_short() -> None:

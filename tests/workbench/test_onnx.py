@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import workbench
-from analysis import head_to_head
+from analysis.head_to_head import head_to_head
 from methods.errors import UserError
 from methods.onnx import graph
 from methods.tasks.task import load_task

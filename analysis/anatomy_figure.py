@@ -162,7 +162,8 @@ def _cell(axes: Axes, choices: dict[str, Any], alike: Sequence[dict[str, Any]], 
             color, dash = (_FILLS["M"][0], "-") if operation.startswith(("conv", "dilated")) else (GREY, (0, (4, 2)))
             curve = Curve([(x0, y0), (x2, y2), _short_of((x2, y2), (x1, y1))], [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3])
             axes.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=9, color=color, linestyle=dash, linewidth=1.2))
-            text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "bbox": paper}
             axes.annotate(operation.replace("_", " "), ((x0 + 2 * x2 + x1) / 4, (y0 + 2 * y2 + y1) / 4), **text)
     for place, (x, y) in places.items():
         name = f"in {place}" if place < 2 else f"{place - 2}"
