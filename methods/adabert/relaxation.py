@@ -57,5 +57,5 @@ def relaxed(supernet: AdaBertSupernet, batch: Batch, weights: Relaxation, mixing
     edges = weights.edges if weights.edges.ndim == 3 else [weights.edges] * len(supernet.cells)
     cells = [cast(SupernetCell, cell).mixed(own, mixing) for cell, own in zip(supernet.cells, edges, strict=True)]
     states, mask = run_cells(supernet.texts(batch), cells)
-    each = torch.stack([supernet.logits(states[: k + 1], mask) for k in range(1, len(cells) + 1)])
+    each = torch.stack([supernet.read_out(states[: k + 1], mask) for k in range(1, len(cells) + 1)])
     return RelaxedOutput((each * weights.depth[:, None, None]).sum(0), each, states, mask)

@@ -53,7 +53,7 @@ class AdaBertSupernet(Supernet):
             masks.append((batch["input_ids_b"], batch["attention_mask_b"]))
         return tuple((self.stem(ids, mask), mask) for ids, mask in masks)
 
-    def logits(self, states: States, mask: Tensor) -> Tensor:
+    def read_out(self, states: States, mask: Tensor) -> Tensor:
         """(B, C) of the depth whose k + 1 states these are."""
         depth = len(states) - 1
         classifier = self.classifiers[self._classifier(depth)]
@@ -67,7 +67,7 @@ class AdaBertSupernet(Supernet):
         genes = architecture.choices
         cells = [cast(SupernetCell, self.cells[k]).chosen(genes["nodes"]) for k in range(genes["K"])]
         states, mask = run_cells(self.texts(batch), cells)
-        return head_output(self.head_kind, self.logits(states, mask), states)
+        return head_output(self.head_kind, self.read_out(states, mask), states)
 
     def expected_costs(self, probabilities: Relaxation, length: int = 128, batch: int = 1, form: Form = "deployed") -> ExpectedCosts:
         """Expected costs of what derivation keeps, differentiable; see `methods.adabert.expectation`."""
