@@ -80,7 +80,7 @@ def the_ways(supernet: DynaBertSupernet, collate: Collate, split: Split, task: T
     cached = batches(collate, collate.encode(split))
 
     def shared(architecture: Architecture) -> dict[str, float]:
-        return evaluate(lambda batch: supernet.logits(batch, architecture), collate, split, task.spec).metrics
+        return evaluate(lambda batch: supernet.forward_logits(batch, architecture), collate, split, task.spec).metrics
 
     def padded(architecture: Architecture) -> dict[str, float]:
         whole = joint(collate.tokenizer, LENGTH, pad_to=LENGTH)  # type: ignore[attr-defined]

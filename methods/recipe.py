@@ -178,7 +178,7 @@ class TaskRecipe(Recipe):
 
     def score(self, context: Context, supernet: Supernet, architecture: Architecture) -> Callable[[Batch], ModelOutput]:  # noqa: ARG002
         """How an architecture of the trained supernet is evaluated with shared weights: from a batch to what a network answers."""
-        return partial(supernet.logits, architecture=architecture)
+        return partial(supernet.forward_logits, architecture=architecture)
 
     def rows_before_score(self, context: Context) -> int:  # noqa: ARG002 (one signature)
         """So many rows of `train` are read through an architecture before `score` can evaluate it: part of what a search costs."""

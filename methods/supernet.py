@@ -36,7 +36,7 @@ class Supernet(nn.Module, ABC):
     def forward(self, batch: Batch, architecture: Architecture) -> ModelOutput:
         """Logits and hidden states of one architecture, as `Network` returns them."""
 
-    def logits(self, batch: Batch, architecture: Architecture) -> ModelOutput:
+    def forward_logits(self, batch: Batch, architecture: Architecture) -> ModelOutput:
         """`forward` where nothing but the logits will be read: what they do not depend on may be left out."""
         output: ModelOutput = self(batch, architecture)
         return output

@@ -44,10 +44,10 @@ class DynaBertSupernet(Supernet):
         extra = (self.stem.word.weight,) if isinstance(self.head, MaskedLanguageModelHeadModule) else ()
         return head_output(self.head_kind, self.head(tuple(states), mask, *extra), tuple(states))
 
-    def logits(self, batch: Batch, architecture: Architecture) -> ModelOutput:
+    def forward_logits(self, batch: Batch, architecture: Architecture) -> ModelOutput:
         """Where the output layer reads the first token alone, the last layer computes that token alone."""
         if not isinstance(self.head, FirstTokenHeadModule):
-            return super().logits(batch, architecture)
+            return super().forward_logits(batch, architecture)
         genes, mask = architecture.choices, batch["attention_mask"]
         hidden = self.stem(batch["input_ids"], mask, batch.get("token_type_ids"), batch.get("inputs_embeds"))
         last = len(genes["layers"]) - 1

@@ -60,7 +60,7 @@ def test_law_1_logits_alone_are_the_same_logits(case: Case) -> None:
     supernet, batch = case.supernet(), case.batch()
     with torch.no_grad():
         for architecture in architectures(supernet.space, 6):
-            alone = scores(supernet.logits(batch, architecture), batch["attention_mask"])
+            alone = scores(supernet.forward_logits(batch, architecture), batch["attention_mask"])
             torch.testing.assert_close(alone, run(supernet, batch, architecture), rtol=1e-5, atol=1e-5)
 
 
