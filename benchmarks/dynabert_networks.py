@@ -147,7 +147,7 @@ def where_time_goes(supernet: DynaBertSupernet, setting: Setting, texts: int) ->
     collate = joint(setting.tokenizer, LENGTH)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for architecture in every:
-            evaluate(lambda batch, a=architecture: supernet.logits(batch, a), collate, rows, task)  # type: ignore[misc]
+            evaluate(lambda batch, a=architecture: supernet.forward_logits(batch, a), collate, rows, task)  # type: ignore[misc]
     shares: Counter[str] = Counter()
     for event in profiled.key_averages():
         shares[group_of(event.key.removeprefix("aten::"))] += event.self_cpu_time_total

@@ -59,7 +59,7 @@ def forwards(stored: Any) -> Callable[[Architecture], int]:
 
     @torch.inference_mode()
     def score(architecture: Architecture) -> int:
-        outputs = [supernet.logits({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, architecture)["logits"] for ids in words]
+        outputs = [supernet.forward_logits({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, architecture)["logits"] for ids in words]
         return int(torch.cat(outputs).argmax(-1).sum())
 
     return score

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
 
 from methods import load_network
 from methods.backbone import Backbone, BackboneConfig
@@ -16,7 +19,7 @@ from methods.baselines.truncated import TruncatedOptions, cut_teacher, deepest_t
 from methods.costs import costs
 from methods.dynabert.space import full_spec
 from methods.errors import UserError
-from methods.evaluation import evaluate, weights_digest
+from methods.evaluation import TOKENS, evaluate, weights_digest
 from methods.network import Network, save_network
 from methods.recipe import Context, StageRecord
 from methods.tasks.batches import joint
@@ -67,12 +70,19 @@ def test_what_can_not_be_loaded_is_named(tmp_path: Path, damage: object, message
         load_network(tmp_path)
 
 
-def test_evaluation_is_in_the_splits_order(tiny_backbone: Backbone, tiny_task: Task) -> None:
+def test_evaluation_is_in_the_splits_order(tiny_backbone: Backbone, tiny_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches of few rows."""
+    monkeypatch.setitem(TOKENS, "cpu", 50)
     model = network(1, tiny_backbone.config)
-    split, collate = tiny_task.split("validation"), joint(tiny_backbone.tokenizer, 32)
-    found = evaluate(
-        lambda b: model(b["input_ids"], b["attention_mask"], b["token_type_ids"]), collate, split, tiny_task.spec, batch_size=5
-    )
+    split, collate = tiny_task.split("validation"), joint(tiny_backbone.tokenizer, 31)
+    sizes = []
+
+    def run(b: Mapping[str, Tensor]) -> ModelOutput:
+        sizes.append(b["input_ids"].shape)
+        return model(b["input_ids"], b["attention_mask"], b["token_type_ids"])
+
+    found = evaluate(run, collate, split, tiny_task.spec)
+    assert len(sizes) > 5 and all(rows * length <= 50 for rows, length in sizes)
     with torch.no_grad():
         for i in (0, 17, 47):
             alone = model(**tiny_backbone.tokenizer(split.text[i], return_tensors="pt")).logits[0]

@@ -40,7 +40,8 @@ NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head with one processor; `other_node` adds another."""
+    """A head with two processors; `other_node` adds another node. Workers get as much of a busy machine as the tests do."""
+    os.environ["RAY_worker_niceness"] = "0"
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": MEMORY, "include_dashboard": False})
     ray.init(address=made.address, logging_level="error", log_to_driver=False)
     yield made
