@@ -59,7 +59,8 @@ def forwards(stored: Any) -> Callable[[Architecture], int]:
 
     @torch.inference_mode()
     def score(architecture: Architecture) -> int:
-        outputs = [supernet.forward_logits({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, architecture)["logits"] for ids in words]
+        batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in words]
+        outputs = [supernet.forward_logits(batch, architecture)["logits"] for batch in batches]
         return int(torch.cat(outputs).argmax(-1).sum())
 
     return score
