@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,13 +120,13 @@ def _save(path: Path, signals: TeacherSignals) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(signals, name).contiguous() for name in ("probe_logits", "final_logits", "probe_losses")}
     with written_aside(path) as aside:
-        save_file(tensors, aside, metadata=signals.made_of)
+        save_file(tensors, aside, metadata={"made_of": json.dumps(signals.made_of, sort_keys=True)})  # one entry: equal files, equal bytes
 
 
 def _load(path: Path, made_of: dict[str, str]) -> TeacherSignals:
     try:
         with safe_open(path, framework="pt") as file:
-            found = dict(file.metadata() or {})
+            found = json.loads((file.metadata() or {})["made_of"])
             tensors = {name: file.get_tensor(name) for name in ("probe_logits", "final_logits", "probe_losses")}
     except Exception as error:
         raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); remove it to have it computed anew") from error
