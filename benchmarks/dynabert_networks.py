@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from benchmarks.setting import HEAD, LENGTH, Setting, parser
 from benchmarks.timing import in_turns
@@ -109,18 +110,18 @@ def transformers_model(network: Any) -> Any:
 
 
 class HandWritten(nn.Module):
-    """A network's own matrices in a module that knows nothing of widths."""
+    """A network's own matrices in a module that knows nothing of widths, and answers as `transformers` models do."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.stem, self.layers, self.head = network.stem, nn.ModuleList(map(PlainLayer, network.encoder)), network.head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> SequenceClassifierOutput:
         hidden = self.stem(input_ids, attention_mask, token_type_ids)
         mask = attention_mask.bool()[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, mask)
-        return {"logits": self.head((hidden,), attention_mask)}
+        return SequenceClassifierOutput(logits=self.head((hidden,), attention_mask))
 
 
 class PlainLayer(nn.Module):

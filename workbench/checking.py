@@ -94,7 +94,10 @@ def _check_table(session: Session, member: Member, device: str, table: LatencyTa
     rng, heads = random.Random(0), dict.fromkeys(options.spec.head for options in session.experiment.tasks_of(member.entry))
     for architecture in [member.space.sample(rng) for _ in range(LOOKED_UP)]:
         for head in heads:
-            table.network(member.space.spec(architecture, session.shape, head))
+            try:
+                table.network(member.space.spec(architecture, session.shape, head))
+            except UserError as error:
+                raise UserError(f"{session.name}: devices.{device}: it lacks a part of {member.name}'s networks; {error}") from error
 
 
 def _check_budgets(session: Session, head: Head) -> None:

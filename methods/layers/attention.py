@@ -69,5 +69,5 @@ class ElasticSelfAttention(nn.Module):
         )
         flat = context.transpose(1, 2).reshape(*asked.shape[:2], width)
         output = F.linear(flat, prefix(self.output.weight, width, 1), self.output.bias)
-        normed: Tensor = self.norm(asked + self.dropout(output))
+        normed: Tensor = self.norm(asked + (self.dropout(output) if self.training else output))
         return normed

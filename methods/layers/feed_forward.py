@@ -50,5 +50,5 @@ class ElasticFeedForward(nn.Module):
         n = self.intermediate.out_features if neurons is None else neurons
         inner = self.activation(F.linear(hidden, prefix(self.intermediate.weight, n), prefix(self.intermediate.bias, n)))
         output = F.linear(inner, prefix(self.output.weight, n, 1), self.output.bias)
-        normed: Tensor = self.norm(hidden + self.dropout(output))
+        normed: Tensor = self.norm(hidden + (self.dropout(output) if self.training else output))
         return normed

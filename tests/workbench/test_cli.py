@@ -209,7 +209,11 @@ def test_query_lists_the_front_within_the_limits(demo_run: Path) -> None:
         flops = [point["costs"]["flops"] for point in front["points"]]
         assert flops == sorted(flops)
     assert "on search and max_params, shared" in call("query", demo_run, "--pareto", "--cost", "max_params").stdout
-    assert call("query", demo_run, "--pareto", "--max-params", "10").exit_code == 1
+    nothing = call("query", demo_run, "--pareto", "--max-params", "10")
+    assert nothing.exit_code == 1 and nothing.stdout == call("query", demo_run, "--max-params", "10").stdout
+    assert json.loads(call("query", demo_run, "--pareto", "--max-params", "10", "--json").stdout)["binding"] == ["max_params"]
+    for unknown in (["--max-latency", "phone=1s"], ["--pareto", "--cost", "max_latency.phone"]):
+        assert "max_latency.phone: the run has no such device; there are none" in refused(call("query", demo_run, *unknown))
     assert "there are max_params" in refused(call("query", demo_run, "--pareto", "--cost", "price"))
 
 

@@ -66,6 +66,11 @@ def test_a_directory_is_no_file(file: Path, tmp_path: Path) -> None:
     assert "--output" in refused(call("latency", "laptop", "--experiment", file, "--output", tmp_path))
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_measured(file: Path) -> None:
+    said = refused(call("latency", "laptop", "--experiment", file, "--output", file / "laptop.json"))
+    assert "--output" in said and "no file can be written there" in said
+
+
 def test_without_an_experiment_all_methods_are_measured_on_bert_base() -> None:
     found = served_by_default()
     assert {one.space.method for one in found} == {"dynabert", "nasbert", "adabert"} and {one.head.pair for one in found} == {False, True}

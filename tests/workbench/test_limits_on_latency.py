@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import workbench
+from methods.errors import UserError
 from methods.latency import LatencyTable
 from search.archive import Archive
 from search.timings import timed_in
@@ -76,3 +77,13 @@ def test_the_plan_counts_what_is_fast_enough_and_tells_of_a_missing_table(file: 
     unknown = load_experiment(file, [f"devices.here={tmp_path / 'none.json'}"])
     missing = make_plan(unknown, "limits")
     assert any("none.json: there is no latency table" in note for note in missing.notes) and missing.budgets[0].limits == {}
+
+
+def test_a_table_without_the_networks_parts_is_named_by_its_device(file: Path, tmp_path: Path) -> None:
+    table = LatencyTable.load(file.parent / "here.json")
+    stems = {key: timing for key, timing in table.parts.items() if "stem" in key}
+    assert stems
+    table.model_copy(update={"parts": stems}).save(tmp_path / "stems.json")
+    with pytest.raises(UserError, match=r"limits.yaml: devices.here: it lacks a part of dynabert's networks; latency table here .*was not"):
+        workbench.run(file, output=tmp_path / "run", set=[f"devices.here={tmp_path / 'stems.json'}"])
+    assert not (tmp_path / "run" / "experiment.yaml").exists()

@@ -41,9 +41,12 @@ NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head with two processors; `other_node` adds another node. Workers get as much of a busy machine as the tests do."""
-    os.environ["RAY_worker_niceness"] = "0"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": MEMORY, "include_dashboard": False})
-    ray.init(address=made.address, logging_level="error", log_to_driver=False)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own spelling)
+    try:
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": MEMORY, "include_dashboard": False})
+        ray.init(address=made.address, logging_level="error", log_to_driver=False)
+    except Exception as error:  # a machine too busy for Ray's own deadlines, or one without sockets
+        pytest.skip(f"no Ray cluster starts here: {error}")
     yield made
     ray.shutdown()
     made.shutdown()

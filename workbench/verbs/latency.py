@@ -97,6 +97,10 @@ def latency(
     loaded = None if experiment is None else load_experiment(experiment, overrides)
     setting = setting_of(loaded, backend, batch, length, threads, seconds, scenario)
     served = served_by_default() if loaded is None else served_by(loaded, str(experiment))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {path}: no file can be written there ({error.strerror})") from error
     bar = progress_bar(STEPS, f"latency of {device}")
     try:
         table = build_profile(device, served, setting, held_out=held_out, heard=lambda share: bar.update(round(STEPS * share) - bar.n))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ def query(
         return predicted(_only(run), budget, method, task, seed)
     if seed is not None:
         raise UserError("--seed: goes with --by predicted; without it all seeds count")
+    _check_devices(run, budget.limits())
     return best(_measured(run, method, task), budget, method, task)
 
 
@@ -65,7 +66,11 @@ def pareto(
     if cost not in LIMITS and not cost.startswith("max_latency."):
         raise UserError(f"--cost {cost}: there are {', '.join(LIMITS)} and max_latency.DEVICE")
     budget = _budget(max_params, max_params_non_embedding, max_flops, max_latency)
-    return Fronts(tuple(fronts(_measured(run, method, task), cost, budget, method, task)))
+    _check_devices(run, (cost, *budget.limits()))
+    columns = _measured(run, method, task)
+    found = tuple(fronts(columns, cost, budget, method, task))
+    nothing = None if found else best(columns, budget, method, task)
+    return Fronts(found, nothing if isinstance(nothing, NothingFits) else None)
 
 
 def _budget(params: Quantity, non_embedding: Quantity, flops: Quantity, latency: Mapping[str, float | str] | None) -> Budget:
@@ -73,6 +78,22 @@ def _budget(params: Quantity, non_embedding: Quantity, flops: Quantity, latency:
     limits: dict[str, Any] = {name: parse_quantity(value, name) for name, value in given.items() if value is not None}
     seconds = {device: parse_seconds(value, f"max_latency.{device}") for device, value in (latency or {}).items()}
     return Budget(**limits, max_latency=seconds)
+
+
+def _check_devices(run: Runs, costs: Iterable[str]) -> None:
+    """Raises UserError where a cost is a latency on a device that none of the runs has a table of."""
+    asked = [name.removeprefix("max_latency.") for name in costs if name.startswith("max_latency.")]
+    if not asked:
+        return
+    known: set[str] = set()
+    for path in _paths(run):
+        folder = RunFolder(path)
+        folder.require()
+        known |= set(folder.experiment().devices)
+    for device in asked:
+        if device not in known:
+            there = f"there are {', '.join(sorted(known))}" if known else "there are none; an experiment names their tables under `devices`"
+            raise UserError(f"max_latency.{device}: the run has no such device; {there}")
 
 
 def _paths(run: Runs) -> list[Path | str]:
@@ -103,24 +124,27 @@ def _measured(run: Runs, method: str | None, task: str | None) -> Columns:
 
 @dataclass(frozen=True)
 class Fronts:
-    """What was measured and is beaten by nothing, a front for each kind."""
+    """What was measured and is beaten by nothing, a front for each kind; `nothing`: where there is none, why nothing fits."""
 
     fronts: tuple[MeasuredFront, ...]
+    nothing: NothingFits | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        return {"fronts": [{"kind": f.kind, "cost": f.cost, "points": [_point(f, i) for i in range(len(f.points))]} for f in self.fronts]}
+        listed = [{"kind": f.kind, "cost": f.cost, "points": [_point(f, i) for i in range(len(f.points))]} for f in self.fronts]
+        return {"fronts": listed, **(self.nothing.to_dict() if self.nothing else {})}
 
     def message(self) -> str:
         if not self.fronts:
-            return "nothing fits"
+            return self.nothing.message() if self.nothing else "nothing fits whose costs are known"
         lines = []
         for f in self.fronts:
             metric = f.points[0].measurements[0].metric
             lines.append(f"{metric} on search and {f.cost}, {f.kind}:")
             for c, run in zip(f.points, f.runs, strict=True):
                 used = amount(f.cost, c.costs.measured_against()[f.cost])
-                cells = (c.architecture.id[:12], f"{c.quality:.4f}", used, c.architecture.method, run)
+                seeds = f"seed{'s' * (len(c.seeds) > 1)} {', '.join(map(str, c.seeds))}"
+                cells = (c.architecture.id[:12], f"{c.quality:.4f}", used, c.architecture.method, seeds, run)
                 lines.append("  " + "  ".join(cells).rstrip())
         return "\n".join(lines)
 
