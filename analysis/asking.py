@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from analysis.description import describe
@@ -16,7 +17,8 @@ WIDTH = 160
 
 
 def questions(run: Run) -> list[dict[str, Any]]:
-    """For each task: its metric, the budgets of the experiment, and the candidates of both kinds that a query ranks, as plain JSON data."""
+    """For each task: its metric, the run's folder as a shell reads it, the budgets of the experiment, and the candidates of both kinds
+    that a query ranks, as plain JSON data."""
     found = []
     for task in run.tasks:
         mine = [m for m in run.measurements if m.task == task]
@@ -28,7 +30,9 @@ def questions(run: Run) -> list[dict[str, Any]]:
             seen = shown.get(entry["id"], math.nan)
             entry["validation"] = seen if math.isfinite(seen) else None
         limits = [budget.limits() for budget in run.budgets]
-        found.append({"run": run.name, "task": task, "metric": run.metric(task), "budgets": limits, **ranked})
+        found.append(
+            {"run": run.name, "folder": quote(str(run.path)), "task": task, "metric": run.metric(task), "budgets": limits, **ranked}
+        )
     return found
 
 

@@ -73,7 +73,7 @@
   }
 
   function answer() {
-    const cost = $("cost").value, limit = limitOf(cost), found = best(cost, limit), { metric, run } = place();
+    const cost = $("cost").value, limit = limitOf(cost), found = best(cost, limit), { metric, folder } = place();
     $("shown").textContent = `${amount(cost, limit)} ${isTime(cost) ? "" : nameOf(cost)}`;
     const box = $("answer"), list = document.createElement("dl");
     box.dataset.id = found ? found.first.id : "";
@@ -91,7 +91,7 @@
     const device = isTime(cost) ? cost.slice("max_latency.".length) + "=" : "";
     const option = isTime(cost) ? "--max-latency" : "--" + cost.replaceAll("_", "-");
     const method = $("method").value ? ` --method ${$("method").value}` : "";
-    line(list, "the same by", `elastibench query ${run} --task ${place().task} ${option} ${device}${amount(cost, limit)}${method}`);
+    line(list, "the same by", `elastibench query ${folder} --task ${place().task} ${option} ${device}${amount(cost, limit)}${method}`);
     box.replaceChildren(list);
     draw(cost, limit, found);
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -95,6 +96,7 @@ def test_in_a_browser(page: Path, run: Path, tmp_path: Path) -> None:
                 answer = best(measured, Budget(**{cost: limit}))
                 answers.append(answer.architecture.id if isinstance(answer, Answer) else "")
                 assert told[0]["id"] == answers[-1]
+        assert f"elastibench query {quote(str(run))} --task sst2 --max-" in opened.run("document.getElementById('answer').textContent")
         assert len(set(answers)) >= 4 and "" in answers, "the slider changes the answer"
         opened.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
         assert opened.run(TOO_WIDE) == [], "it fits a phone"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from hypothesis import settings
 from torch import Tensor
 
 from methods.backbone import BackboneConfig
+from methods.nasbert.block_training import BlockwiseStep
 from methods.nasbert.encoding import architecture_of
 from methods.nasbert.space import NasBertSpace
 from methods.nasbert.supernet import NasBertSupernet
@@ -56,3 +60,20 @@ def ragged_batch(length: int = 9, seed: int = 0) -> dict[str, Tensor]:
     mask = torch.tensor([[1] * n + [0] * (length - n) for n in (length, 5, 2)])
     ids = torch.randint(1, TINY.vocabulary, mask.shape, generator=generator) * mask
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.randint(0, 2, mask.shape, generator=generator) * mask}
+
+
+@contextmanager
+def drawn_paths() -> Iterator[list[int]]:
+    """The numbers of the paths that block-wise training draws meanwhile, in order."""
+    drawn: list[int] = []
+    original = BlockwiseStep.path_number
+
+    def remembered(self: BlockwiseStep, block: int) -> int:
+        drawn.append(original(self, block))
+        return drawn[-1]
+
+    BlockwiseStep.path_number = remembered  # type: ignore[method-assign]
+    try:
+        yield drawn
+    finally:
+        BlockwiseStep.path_number = original  # type: ignore[method-assign]

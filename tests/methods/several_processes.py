@@ -39,6 +39,7 @@ from methods.training.loop import Backward, Batch, Loop, Step
 from methods.training.options import Schedule
 from tests.conformance.cases import CLASSES
 from tests.conformance.cases import TINY as SIX_LAYERS
+from tests.methods.nasbert_cases import drawn_paths
 from tests.methods.test_nasbert_training import SHRINKING, SIZES, TRAINING
 
 TINY = replace(SIX_LAYERS, layers=2)
@@ -215,22 +216,13 @@ def taught(folder: Path) -> list[float]:
 
 def shrunk(folder: Path, search: int) -> dict[str, Any]:
     """The paths that are drawn, and what survives, with this held-out text."""
-    options, drawn = options_of(), list[int]()
+    options = options_of()
     torch.manual_seed(0)
     space = space_of(options, TINY)
     supernet, context = NasBertSupernet(space, TINY, WORDS), context_of(folder, search)
     survivors = new_survivors(options, space, context)
-    original = BlockwiseStep.path_number
-
-    def remembered(self: BlockwiseStep, block: int) -> int:
-        drawn.append(original(self, block))
-        return drawn[-1]
-
-    BlockwiseStep.path_number = remembered  # type: ignore[method-assign]
-    try:
+    with drawn_paths() as drawn:
         train_blocks(context, options, space, supernet, network(WORDS, 1), survivors, "supernet", (0, 1))
-    finally:
-        BlockwiseStep.path_number = original  # type: ignore[method-assign]
     return {"paths": drawn, "alive": survivors.state()}
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from methods.evaluation import weights_digest
-from methods.nasbert.block_training import BlockwiseStep
 from methods.nasbert.networks import teacher_spec
 from methods.nasbert.options import NasBertOptions
 from methods.nasbert.ranking import HeldOut, path_losses
@@ -25,6 +24,7 @@ from methods.recipe import CorpusContext, Hardware
 from methods.tasks.head import Head
 from methods.training.initialisation import initialise
 from tests.conformance.cases import TINY
+from tests.methods.nasbert_cases import drawn_paths
 from tests.methods.test_nasbert_training import SHRINKING, SIZES, TRAINING
 
 
@@ -70,18 +70,8 @@ def run(folder: Path) -> dict[str, Any]:
     supernet = NasBertSupernet(space, TINY, Head("mlm"))
     start = weights_digest(supernet)
     survivors = new_survivors(options, space, context)
-    drawn: list[int] = []
-    original = BlockwiseStep.path_number
-
-    def remembered(self: BlockwiseStep, block: int) -> int:
-        drawn.append(original(self, block))
-        return drawn[-1]
-
-    BlockwiseStep.path_number = remembered  # type: ignore[method-assign]
-    try:
+    with drawn_paths() as drawn:
         train_blocks(context, options, space, supernet, teacher, survivors, "supernet", (0, 1))
-    finally:
-        BlockwiseStep.path_number = original  # type: ignore[method-assign]
     held_out = HeldOut.of(teacher, held_out_text(context, options), space.blocks, Hardware())
     found = path_losses(supernet, 0, survivors.paths, np.arange(6), held_out, Hardware())
     ended = {"digest": weights_digest(supernet), "alive": survivors.state(), "sample": found.tolist()}
