@@ -270,5 +270,5 @@ class DynaBertRecipe(TaskRecipe):
         rewire(supernet, importance(supernet, batches, loss, o.importance))
         flops = training_flops([supernet.spec(whole)])
         total = sum(flops(len(rows), int(max(encoded.lengths[rows]))) for rows in groups)
-        record = StageRecord(REWIRE, len(groups), len(encoded), total, time.monotonic() - started)
+        record = StageRecord(REWIRE, len(groups), len(encoded), total, time.monotonic() - started, len(groups))
         write_finished(folder, supernet, fingerprint, record)

@@ -105,7 +105,8 @@ class Loop:
     """What steps the weights; AdamW at the schedule's rate where there is none."""
 
     def run(self) -> dict[str, float]:
-        """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops and seconds. Raises StageError."""
+        """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops, seconds and sub-network steps.
+        Raises StageError."""
         try:
             return self._run()
         except (RuntimeError, MemoryError) as error:
@@ -152,7 +153,7 @@ class Loop:
         if state["best"] is not None:
             self.model.load_state_dict(state["best"])
         self.model.eval()
-        return {name: state[name] for name in ("examples", "flops", "seconds")} | {"steps": state["step"]}
+        return {name: state[name] for name in ("examples", "flops", "seconds", "subnetwork_steps")} | {"steps": state["step"]}
 
     def _steppers(self, total: int) -> dict[str, Any]:
         """By their names in the checkpoint."""
@@ -166,7 +167,7 @@ class Loop:
         """The state of the last checkpoint, `parts` and the companion brought to it; a fresh one where there is none."""
         saved = load_checkpoint(self.folder, fingerprint)
         if saved is None:
-            return {"step": 0, "seconds": 0.0, "examples": 0, "flops": 0.0, "best": None, "best_score": None}
+            return {"step": 0, "seconds": 0.0, "examples": 0, "flops": 0.0, "subnetwork_steps": 0, "best": None, "best_score": None}
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         restore_random_state(saved["random"])
@@ -191,7 +192,7 @@ class Loop:
             weight = len(mine) * world / len(rows) if len(rows) >= world else 1.0
             batch = {name: tensor.to(accelerator.device) for name, tensor in self.collate(self.data, mine).items()}
             with accelerator.autocast():
-                figures = self.step(batch, partial(_backward, accelerator, len(batches) / weight))
+                figures = self.step(batch, partial(_backward, accelerator, state, len(batches) / weight))
             state["examples"] += len(rows)
             state["flops"] += self.flops(len(rows), batch["input_ids"].shape[1] if "input_ids" in batch else 1)
         average_gradients(self.model)
@@ -234,8 +235,9 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _backward(accelerator: Any, parts: float, loss: Tensor) -> None:
+def _backward(accelerator: Any, state: dict[str, Any], parts: float, loss: Tensor) -> None:
     accelerator.backward(loss / parts)
+    state["subnetwork_steps"] += 1
 
 
 def make_accelerator(hardware: Hardware) -> Any:

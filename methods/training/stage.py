@@ -140,7 +140,8 @@ class _Stage:
             where = (folder, self.seed, self.hardware)
             loop = Loop(self.name, self.model, step, data(), collate, schedule, *where, flops, fingerprint, companion=companion, **more)
             figures = loop.run()
-            record = StageRecord(self.name, int(figures["steps"]), int(figures["examples"]), figures["flops"], figures["seconds"])
+            steps, examples, subnetworks = (int(figures[name]) for name in ("steps", "examples", "subnetwork_steps"))
+            record = StageRecord(self.name, steps, examples, figures["flops"], figures["seconds"], subnetworks)
             by_main_process(lambda: write_finished(folder, self.model, fingerprint, record, companion.write(folder) if companion else ()))
             if not is_main_process():  # its batch norms have seen other rows
                 record = read_finished(folder, self.model, {})

@@ -80,7 +80,8 @@ def _build(context: Context, options: AugmentationOptions, source: WordSource, f
     digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     parts = [json.loads(part) for part in in_parts(folder / PARTS, digest, [len(c) for c in chunks], make, STAGE)]
     copies = distinct((Copy(*row) for part in parts for row in part["copies"]), train, context.task.split("search"))
-    record = StageRecord(STAGE, 0, len(copies), *(float(sum(part[name] for part in parts)) for name in ("flops", "seconds")))
+    flops, seconds = (float(sum(part[name] for part in parts)) for name in ("flops", "seconds"))
+    record = StageRecord(STAGE, 0, len(copies), flops, seconds)
     _write(folder, copies, fingerprint, record)
     shutil.rmtree(folder / PARTS)
 
