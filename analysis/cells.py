@@ -158,6 +158,7 @@ SPENT = (
     Column("training", "train", ("training_flops",), _quantity("training_flops")),
     Column("training_seconds", "train s", ("training_seconds",), _seconds("training_seconds")),
     Column("training_steps", "steps", ("training_steps",), _quantity("training_steps")),
+    Column("training_subnetwork_steps", "sub-net steps", ("training_subnetwork_steps",), _quantity("training_subnetwork_steps")),
     Column("training_examples", "examples", ("training_examples",), _quantity("training_examples")),
     Column("corpus", "corpus", ("corpus_flops",), _quantity("corpus_flops")),
 )
@@ -261,7 +262,7 @@ def _on_costs(blocks: Sequence[Block]) -> list[str]:
         f"FLOPs of one forward pass of {measured}: {CONVENTION}.",
         "emb.+other: parameters of the embedding tables and all others. Tried: architectures evaluated, per seed. Train: FLOPs per seed, "
         "3 x forward of what is trained and 1 x forward of what teaches; the teacher has its own row. Steps are those of the optimiser; "
-        "examples: rows read over all of them.",
+        "sub-net steps: backward passes, one for each sub-network (or block of one) that a step trains; examples: rows read over all steps.",
     ]
     rows = [row for block in blocks for row in block.rows]
     if any(row.latency or row.latency_measured for row in rows):

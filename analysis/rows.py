@@ -41,6 +41,7 @@ class Row:
     `lowest` and `highest` their range; `interval_low`, `interval_high`: 95 % bootstrap interval of the mean over examples.
     `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less the teacher's, in points
     (hundredths); `retention`: quality over the teacher's. Costs are means over the networks; search and training costs are per seed.
+    `training_steps` are those of the optimiser, `training_subnetwork_steps` one for each sub-network that such a step trains.
     Of methods trained on a corpus `training_*` hold that work divided by the tasks and budgets it serves, `corpus_*` hold it whole.
     `latency`: mean seconds by device, as the device's table predicts them; `latency_measured`: as the whole networks were timed.
 
@@ -79,6 +80,7 @@ class Row:
     training_examples: float | None = None
     training_flops: float | None = None
     training_seconds: float | None = None
+    training_subnetwork_steps: float | None = None
     corpus_flops: float | None = None
     corpus_seconds: float | None = None
     latency: Mapping[str, float] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
     from search.tables import StageRow
 
 SEARCH_COLUMNS = ("search_evaluations", "search_seconds")
-TRAINING_COLUMNS = ("training_steps", "training_examples", "training_flops", "training_seconds")
+TRAINING_COLUMNS = ("training_steps", "training_examples", "training_flops", "training_seconds", "training_subnetwork_steps")
 CORPUS_COLUMNS = ("corpus_flops", "corpus_seconds")
 NO_CORPUS = "no work on a corpus"
 _NOTHING_RECORDED = "no training recorded"
+_NOT_COUNTED = "not counted when this was trained, or not kept: a run started again keeps what its stages counted"
 _ANY = Architecture.of("any", {})
 
 Sums = npt.NDArray[np.float64]
-"""(4,): steps, examples, FLOPs, seconds."""
+"""(5,): steps, examples, FLOPs, seconds, sub-network steps, which are NaN where those of a stage were not counted."""
 
 
 class Cells(NamedTuple):
@@ -70,8 +72,7 @@ def stages_cost(run: Run, task: str, who: str, stages: Sequence[str] | None = No
     rows = [row for row in run.stages if (row.task, row.method) == (task, who) and (stages is None or row.stage in stages)]
     if not rows:
         return no_training(_NOTHING_RECORDED)
-    names = [column.removeprefix("training_") for column in TRAINING_COLUMNS]
-    return Cells({f"training_{name}": _per_seed(rows, name) for name in names}, dict.fromkeys(CORPUS_COLUMNS, NO_CORPUS))
+    return _cells(_sum(rows) / len({row.seed for row in rows}), {}, dict.fromkeys(CORPUS_COLUMNS, NO_CORPUS))
 
 
 def training_cost(run: Run, task: str, method: str, networks: Iterable[Trained], found_by_search: bool = True, way: str = "") -> Cells:
@@ -98,18 +99,18 @@ def training_cost(run: Run, task: str, method: str, networks: Iterable[Trained],
         corpus.append(_sum(alone_there + for_all_there))
     if not training:
         return no_training(_NOTHING_RECORDED)
-    values = dict(zip(TRAINING_COLUMNS, np.mean(training, axis=0).tolist(), strict=True))
+    mean = np.mean(training, axis=0)
     if not on_corpus:
-        return Cells(values, dict.fromkeys(CORPUS_COLUMNS, "is the work on the corpus itself" if task == run.corpus else NO_CORPUS))
+        return _cells(mean, {}, dict.fromkeys(CORPUS_COLUMNS, "is the work on the corpus itself" if task == run.corpus else NO_CORPUS))
     whole = np.mean(corpus, axis=0).tolist()
-    return Cells({**values, "corpus_flops": whole[2], "corpus_seconds": whole[3]}, {})
+    return _cells(mean, {"corpus_flops": whole[2], "corpus_seconds": whole[3]}, {})
 
 
 def common_corpus_work(run: Run, method: str) -> tuple[float, float]:
     """FLOPs and seconds, per supernet, of the stages on the corpus that serve all networks."""
     rows = [row for row in run.stages if (row.task, row.method) == (run.corpus, method)]
     sums = [_sum(common(of_seed(rows, seed))) for seed in run.seeds(run.corpus, method)]
-    mean = np.mean(sums, axis=0) if sums else np.zeros(4)
+    mean = np.mean(sums, axis=0) if sums else np.zeros(5)
     return float(mean[2]), float(mean[3])
 
 
@@ -133,9 +134,23 @@ def own(rows: Sequence[StageRow], architecture: Architecture | None) -> list[Sta
 
 
 def _sum(rows: Sequence[StageRow]) -> Sums:
-    counted = [(row.steps, row.examples, row.flops, row.seconds) for row in rows]
-    total: Sums = np.array(counted, dtype=np.float64).reshape(-1, 4).sum(axis=0)
+    counted = [(row.steps, row.examples, row.flops, row.seconds, _subnetwork_steps(row)) for row in rows]
+    total: Sums = np.array(counted, dtype=np.float64).reshape(-1, 5).sum(axis=0)
     return total
+
+
+def _subnetwork_steps(row: StageRow) -> float:
+    """A stage without steps trained nothing, whoever recorded it."""
+    if row.subnetwork_steps is None:
+        return math.nan if row.steps else 0
+    return row.subnetwork_steps
+
+
+def _cells(training: Sums, values: dict[str, Any], why: dict[str, str]) -> Cells:
+    """The columns of training, and more `values` and reasons."""
+    found = dict(zip(TRAINING_COLUMNS, training.tolist(), strict=True))
+    uncounted = [name for name, value in found.items() if math.isnan(value)]
+    return Cells({**found, **values, **dict.fromkeys(uncounted)}, {**why, **dict.fromkeys(uncounted, _NOT_COUNTED)})
 
 
 def _per_seed(rows: Sequence[Any], name: str) -> float:

@@ -55,14 +55,14 @@ class StagePlan:
 @dataclass(frozen=True)
 class StageRecord:
     """What a stage did. `seconds` add up over restarts. `subnetwork_steps`: backward passes, one for each sub-network (or block of one)
-    that a step trains; `steps` are those of the optimiser."""
+    that a step trains, None where nobody counted them; `steps` are those of the optimiser."""
 
     stage: str
     steps: int
     examples: int
     flops: float
     seconds: float
-    subnetwork_steps: int = 0
+    subnetwork_steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Table, and_, bindparam, delete, insert, select
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from methods.errors import UserError
 from methods.recipe import StageRecord
 from search.columns import NUMBERS, TEXTS, Columns, Gathered
-from search.database import first_line, open_database
+from search.database import columns_there, first_line, open_database
 from search.measurement import Key, Kind, Measurement
 from search.predictions import Predictions, file_name
 from search.tables import KEY, MEASUREMENTS, META, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
@@ -38,7 +38,7 @@ class Archive:
 
     Several processes may read and write at once. Predictions lie in `<folder>/predictions`; the folder is the database file's own
     unless given. Raises UserError, with nothing changed, where the file is no archive, is damaged, or can't be written; with
-    `create=False` also where there is none yet.
+    `create=False` also where there is none yet. An archive of an older version is upgraded in place, with `create=False` only read.
     """
 
     def __init__(self, location: str | Path, folder: Path | None = None, create: bool = True) -> None:
@@ -126,7 +126,7 @@ class Archive:
 
     def record_stage(self, task: str, method: str, seed: int, record: StageRecord) -> None:
         """Keeps what a training stage did; a later record of the same stage, its restarts counted in, takes the place of an earlier one."""
-        row = asdict(StageRow(task, method, seed, record.stage, record.steps, record.examples, record.flops, record.seconds))
+        row = {"task": task, "method": method, "seed": seed, **asdict(record)}
         same = and_(*(STAGES.c[name] == row[name] for name in STAGE_KEY))
         with self._transaction() as connection:
             connection.execute(delete(STAGES).where(same))
@@ -173,8 +173,11 @@ class Archive:
         return {key.removeprefix(_NOTE): value for key, value in rows}
 
     def _rows(self, table: Table, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-        query = select(table).where(*(table.c[name] == value for name, value in wanted.items())).order_by(table.c.id)
         with self._transaction() as connection:
+            there = columns_there(connection, table)
+            if not there:
+                return []
+            query = select(*there).where(*(table.c[name] == value for name, value in wanted.items())).order_by(table.c.id)
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def _measurement(self, row: Mapping[str, Any]) -> Measurement:
@@ -198,7 +201,7 @@ class Archive:
                 yield connection
         except IntegrityError:
             raise
-        except (DatabaseError, sqlite3.Error) as error:
+        except (DBAPIError, sqlite3.Error) as error:
             raise UserError(f"{self.name}: the archive can't be read or written ({first_line(error)})") from error
 
 

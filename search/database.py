@@ -2,43 +2,84 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select
+from sqlalchemy import URL, Column, Connection, Engine, Table, create_engine, event, insert, inspect, make_url, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateSchema, CreateTable
 
 from methods.errors import UserError
-from search.tables import META, METADATA, SCHEMA_VERSION
+from search.tables import META, METADATA, SCHEMA_VERSION, UPGRADED_VERSIONS
 
 BUSY_SECONDS = 60
+CONNECT_SECONDS = 10
+"""So long a server may take to answer."""
 _PAUSE = 0.05
 _VERSION_KEY = "schema_version"
 
 
 def open_database(location: str | Path, create: bool) -> tuple[Engine, str, Path | None]:
-    """An engine on a database with the archive's tables, the name that messages give it, and the path of its file if it is one."""
+    """An engine on a database with the archive's tables, the name that messages give it, and the path of its file if it is one.
+
+    `?schema=NAME` in the URL of a PostgreSQL server: the archive's tables are those of that schema, which is made where it is not there.
+    """
     url = _url(location)
     path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
-    name = str(path) if path else url.render_as_string(hide_password=True)
+    name, schema = str(path) if path else _shown(url), _schema(url)
     if path:
         _look(path, name, create)
-    try:
-        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS} if path else {})
-    except (ImportError, ArgumentError) as error:
-        raise UserError(f"{name}: there is no driver for this database ({first_line(error)})") from error
+    engine = _engine(url, name)
     if path:
         event.listen(engine, "connect", _use_write_ahead_log)
         event.listen(engine, "begin", _begin)
     try:
-        _prepare(engine, name, create)
+        _prepare(engine, name, create, schema)
     except UserError:
         engine.dispose()
         raise
     return engine, name, path
+
+
+def reach(location: str) -> None:
+    """Raises UserError where the server of a database URL does not answer or does not let us in; nothing is made or changed."""
+    url = _url(location)
+    engine = _engine(url, _shown(url))
+    try:
+        engine.connect().close()
+    except DBAPIError as error:
+        raise UserError(f"{_shown(url)}: the archive's database can't be reached ({first_line(error)})") from error
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL, name: str) -> Engine:
+    """A connection that the server has closed meanwhile is noticed before it is used; a server that does not answer, after a while."""
+    known: dict[str, Any] = {"timeout": BUSY_SECONDS}
+    if url.get_backend_name() == "postgresql":
+        known = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+        if schema := _schema(url):
+            known["options"] = f"-csearch_path={schema}"
+    try:
+        return create_engine(url.difference_update_query(["schema"]), connect_args=known, pool_pre_ping=url.get_backend_name() != "sqlite")
+    except (ImportError, ArgumentError) as error:
+        raise UserError(f"{name}: there is no driver for this database ({first_line(error)})") from error
+
+
+def _schema(url: URL) -> str:
+    """The schema that a URL names; '': none."""
+    schema = url.query.get("schema", "")
+    if not isinstance(schema, str) or (schema and not re.fullmatch("[a-z_][a-z0-9_]*", schema)):
+        raise UserError(f"{_shown(url)}: schema: write one name of small letters, digits and '_'")
+    return schema
+
+
+def _shown(url: URL) -> str:
+    """Without a password, wherever it stands."""
+    return url.set(query={key: value for key, value in url.query.items() if key == "schema"}).render_as_string(hide_password=True)
 
 
 def first_line(error: Exception) -> str:
@@ -52,8 +93,9 @@ def _url(location: str | Path) -> URL:
         return URL.create("sqlite", database=str(location))
     try:
         return make_url(location)
-    except ArgumentError as error:
-        raise UserError(f"archive {location!r}: neither a path nor a database URL such as postgresql+psycopg://user@host/name") from error
+    except (ArgumentError, ValueError) as error:
+        shown = re.sub("//.*@", "//...@", location)
+        raise UserError(f"archive {shown!r}: neither a path nor a database URL such as postgresql+psycopg://user@host/name") from error
 
 
 def _look(path: Path, name: str, create: bool) -> None:
@@ -86,8 +128,11 @@ def _look(path: Path, name: str, create: bool) -> None:
 def _check_version(found: str | None, name: str) -> None:
     if found is None:
         raise UserError(f"{name}: a database, but no archive of elastibench")
-    if found != SCHEMA_VERSION:
-        raise UserError(f"{name}: an archive of schema version {found}; this release reads and writes version {SCHEMA_VERSION}")
+    if found not in (SCHEMA_VERSION, *UPGRADED_VERSIONS):
+        older = ", ".join(UPGRADED_VERSIONS)
+        raise UserError(
+            f"{name}: an archive of schema version {found}; this release writes version {SCHEMA_VERSION} and reads version {older} besides"
+        )
 
 
 def _use_write_ahead_log(connection: Any, _: object) -> None:
@@ -113,8 +158,9 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _prepare(engine: Engine, name: str, create: bool) -> None:
-    """Makes the tables where there are none, and checks their version. Another process may be doing the same: then look again."""
+def _prepare(engine: Engine, name: str, create: bool, schema: str) -> None:
+    """Makes the tables where there are none, checks their version, and brings an older one up to date where the archive is opened to be
+    written. Another process may be doing the same: then look again."""
     give_up = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -122,9 +168,13 @@ def _prepare(engine: Engine, name: str, create: bool) -> None:
                 if not inspect(connection).has_table(META.name):
                     if not create:
                         raise UserError(f"{name}: there is no archive in it; `elastibench run` makes one")
+                    if schema:
+                        connection.execute(CreateSchema(schema, if_not_exists=True))
                     _make_tables(connection)
                 found = connection.execute(select(META.c.value).where(META.c.key == _VERSION_KEY)).scalar()
-            _check_version(found, name)
+                _check_version(found, name)
+                if create and found != SCHEMA_VERSION:
+                    _upgrade(connection, str(found))
             return
         except (DBAPIError, sqlite3.Error) as error:
             made_elsewhere = any(word in first_line(error).lower() for word in ("already exists", "unique", "locked"))
@@ -133,9 +183,37 @@ def _prepare(engine: Engine, name: str, create: bool) -> None:
             time.sleep(_PAUSE)
 
 
+def columns_there(connection: Connection, table: Table) -> list[Column[Any]]:
+    """The columns of a table that this database has: in an archive of an older version some may be missing, or all."""
+    found = inspect(connection)
+    names = {column["name"] for column in found.get_columns(table.name)} if found.has_table(table.name) else set()
+    return [column for column in table.columns if column.name in names]
+
+
 def _make_tables(connection: Connection) -> None:
     for table in METADATA.sorted_tables:
-        connection.execute(CreateTable(table))
-        for index in table.indexes:
-            connection.execute(CreateIndex(index))
+        _make_table(connection, table)
     connection.execute(insert(META).values(key=_VERSION_KEY, value=SCHEMA_VERSION))
+
+
+def _make_table(connection: Connection, table: Table) -> None:
+    connection.execute(CreateTable(table))
+    for index in table.indexes:
+        connection.execute(CreateIndex(index))
+
+
+def _upgrade(connection: Connection, found: str) -> None:
+    """Adds what this version has and that one lacks, all of it or nothing. Of several processes one does it: the version's row is written
+    first, for which the others wait."""
+    ours = update(META).where(META.c.key == _VERSION_KEY, META.c.value == found).values(value=SCHEMA_VERSION)
+    if not connection.execute(ours).rowcount:
+        return
+    for table in METADATA.sorted_tables:
+        there = {column.name for column in columns_there(connection, table)}
+        if not there:
+            _make_table(connection, table)
+            continue
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")

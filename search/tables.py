@@ -13,7 +13,9 @@ from methods.costs import Costs
 from methods.space import Architecture
 from search.measurement import Measurement
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+UPGRADED_VERSIONS = ("1",)
+"""Older versions: they lack columns that may be empty, and tables."""
 METADATA = MetaData()
 KEY = ("architecture_id", "task", "split_digest", "weights_digest", "kind")
 STAGE_KEY = ("task", "method", "seed", "stage")
@@ -47,6 +49,7 @@ STAGES = Table(
     *_columns(Text, "task", "method", "stage"),
     *_columns(BigInteger, "seed", "steps", "examples"),
     *_columns(Float(53), "flops", "seconds"),
+    Column("subnetwork_steps", BigInteger),
     UniqueConstraint(*STAGE_KEY, name="stages_key"),
 )
 
@@ -63,7 +66,8 @@ SEARCHES = Table(
 
 @dataclass(frozen=True)
 class StageRow:
-    """What a training stage of a method did for a task and a seed; `flops` and `seconds` of all its restarts together."""
+    """What a training stage of a method did for a task and a seed; `flops` and `seconds` of all its restarts together, `subnetwork_steps`
+    as in `StageRecord`."""
 
     task: str
     method: str
@@ -73,6 +77,7 @@ class StageRow:
     examples: int
     flops: float
     seconds: float
+    subnetwork_steps: int | None = None
 
 
 @dataclass(frozen=True)

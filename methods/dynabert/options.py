@@ -31,8 +31,8 @@ class SampledStage(Schedule):
     samples: Annotated[int, Field(ge=1)] = 2
 
 
-class DistillationStage(SampledStage):
-    """A stage that distils: `lambda_logits` x soft cross-entropy + `lambda_hidden` x hidden states.
+class Distillation(Schedule):
+    """Distils: `lambda_logits` x soft cross-entropy + `lambda_hidden` x hidden states.
 
     `objective: task` replaces both by the task's own loss (what the released code does in stage 1 without augmented data).
     `augmented`: the rows' copies are read too, where section `augmentation` makes any.
@@ -42,6 +42,10 @@ class DistillationStage(SampledStage):
     lambda_logits: Weight = 1.0
     lambda_hidden: Weight = 1.0
     augmented: bool = True
+
+
+class DistillationStage(Distillation, SampledStage):
+    """A stage that distils into the sub-networks that it samples."""
 
 
 class WidthStage(DistillationStage):
@@ -62,6 +66,8 @@ class DynaBertOptions(MethodOptions):
     `hidden_loss: padded` counts padded positions as the released code does; `pad_to_max_length` pads every batch as it does.
     `regression_loss: mse` distils the prediction of regression tasks too; `none` as released.
     `final`: stage 3, fine-tuning on the labels without a teacher; left out where null.
+    `finish` (ours): each chosen sub-network is trained on alone, taught by the fine-tuned teacher, before it is measured and shipped; null
+    ships it as it is cut out (paper).
     `checkpoint`: a published DynaBERT (directory or hub id) that is taken as trained; nothing is rewired or trained then. It was trained
     on a grid: with `space: elastic` plan and table say that other sub-networks' scores are of shapes that were never trained.
     """
@@ -81,6 +87,7 @@ class DynaBertOptions(MethodOptions):
     width: WidthStage = Field(default_factory=WidthStage)
     depth: DistillationStage = Field(default_factory=DistillationStage)
     final: SampledStage | None = None
+    finish: Distillation | None = None
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
 
     def sampler_of(self, stage: SampledStage) -> Sampling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,17 @@ from transformers.utils.generic import ModelOutput
 from methods.backbone import BackboneConfig
 from methods.costs import costs
 from methods.dynabert.elastic import ElasticSpace
-from methods.dynabert.options import DistillationStage, DynaBertOptions, SampledStage
+from methods.dynabert.options import Distillation, DynaBertOptions, SampledStage
 from methods.dynabert.published import LOADED, Published, load_published
 from methods.dynabert.rewiring import importance, rewire
-from methods.dynabert.samplers import SampledStep, Sampler, StageSpace, make_sampler
+from methods.dynabert.samplers import Alone, SampledStep, Sampler, StageSpace, make_sampler
 from methods.dynabert.space import METHOD_NAME, DynaBertSpace, full_spec
 from methods.dynabert.step import DistillationStep, TaskStep, teacher_of, whole_network
 from methods.dynabert.supernet import DynaBertSupernet
 from methods.errors import UserError
 from methods.evaluation import evaluate, weights_digest
 from methods.network import Network, task_loss
-from methods.recipe import Context, StagePlan, StageRecord, TaskRecipe
+from methods.recipe import Context, StagePlan, StageRecord, TaskRecipe, stage_of
 from methods.space import Architecture, SearchSpace
 from methods.supernet import Supernet
 from methods.tasks.batches import Collate, evaluation_batches, joint
@@ -37,10 +38,10 @@ from methods.training.options import Schedule
 from methods.training.processes import by_main_process, join_processes, of_main_process
 from methods.training.stage import DONE, read_finished, run_stage, training_flops, training_memory, write_finished
 
-REWIRE, WIDTH, DEPTH, FINAL = "rewire", "width", "width-and-depth", "final"
+REWIRE, WIDTH, DEPTH, FINAL, FINISH = "rewire", "width", "width-and-depth", "final", "finish"
 _SAMPLING = {"sampler", "samples"}
 _SAID_ELSEWHERE: Any = {
-    **{"label": True, "checkpoint": True, "space": True, "final": _SAMPLING},
+    **{"label": True, "checkpoint": True, "space": True, "finish": True, "final": _SAMPLING},
     **{stage: {"augmented", *_SAMPLING} for stage in ("width", "depth")},
 }
 """Options that no result depends on, or that a stage's settings name as the sub-networks or the data."""
@@ -59,7 +60,7 @@ def _teacher(context: Context) -> Network:
 
 def _augmented(schedule: Schedule) -> bool:
     """Stages that distil may read copies of the rows."""
-    return isinstance(schedule, DistillationStage) and schedule.augmented
+    return isinstance(schedule, Distillation) and schedule.augmented
 
 
 class DynaBertRecipe(TaskRecipe):
@@ -119,31 +120,47 @@ class DynaBertRecipe(TaskRecipe):
             self._stage(context, FINAL, supernet, TaskStep(supernet, samplers[FINAL].fixed), o.final, samplers[FINAL])
         return supernet.eval()
 
-    def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:  # noqa: ARG002 (one signature)
-        """The cut-out sub-network itself: hosted and deployed forms are one."""
-        return supernet.extract(architecture).eval()
+    def finish(self, context: Context, supernet: Supernet, architecture: Architecture) -> Network:
+        """The cut-out sub-network itself: hosted and deployed forms are one. Where `finish` asks for it, its weights are first trained
+        alone, in a copy of the supernet."""
+        schedule = self.options.finish
+        if schedule is None or not isinstance(supernet, DynaBertSupernet):
+            return supernet.extract(architecture).eval()
+        alone, where = copy.deepcopy(supernet), Alone(self.space(supernet.backbone), (architecture,))
+        start = weights_digest(supernet)
+        self._distil(context, stage_of(FINISH, architecture), alone, self._unrewired(context), where, schedule, start)
+        return alone.extract(architecture).eval()
 
     def plan(self, space: SearchSpace, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int = 0) -> list[StagePlan]:
         o = self.options
         whole, trained = whole_network(backbone), self._stages(space)
         parameters = costs(full_spec(backbone, head)).parameters
+        size, plans = (backbone, head, rows, length, copies), list[StagePlan]()
         if o.checkpoint is not None:
-            return [StagePlan(LOADED, 0, 0, 0.0, 4 * parameters, len(trained[-1][2].known), note=self._loaded())]
-        plans = []
-        if o.rewiring:
+            plans.append(StagePlan(LOADED, 0, 0, 0.0, 4 * parameters, len(trained[-1][2].known), note=self._loaded()))
+            trained = []
+        elif o.rewiring:
             scored = min(2000, rows // 9) if o.importance_split == "search" else rows
             flops = scored * training_flops([full_spec(backbone, head)])(1, length)
             memory = training_memory(full_spec(backbone, head), parameters, 0, o.importance_batch_size, length)
             plans.append(StagePlan(REWIRE, -(-scored // o.importance_batch_size), scored, flops, memory, note=f"on {o.importance_split}"))
-        for name, schedule, sampler in trained:
-            taught = parameters if self._teachers(schedule, sampler.known, backbone, name) else 0
-            made = copies if _augmented(schedule) else 0
-            steps = schedule.steps(rows, made)
-            examples = steps * min(rows * (1 + made), schedule.batch_size * schedule.accumulation)
-            memory = training_memory(space.spec(whole, backbone, head), parameters, taught, schedule.batch_size, length)
-            flops = examples * sampler.expected_flops(lambda a, s=schedule, n=name: self._teachers(s, (a,), backbone, n), head, length)  # type: ignore[misc]
-            plans.append(StagePlan(name, steps, examples, flops, memory, len(sampler.fixed) + sampler.count))
+        plans += [self._planned(name, schedule, sampler, *size) for name, schedule, sampler in trained]
+        if o.finish is not None:
+            largest = self._planned(FINISH, o.finish, Alone(self.space(backbone), (whole,)), *size)
+            plans.append(replace(largest, note="upper bound: the largest sub-network", per="network"))
         return plans
+
+    def _planned(
+        self, name: str, schedule: Schedule, sampler: Sampler, backbone: BackboneConfig, head: Head, rows: int, length: int, copies: int
+    ) -> StagePlan:
+        parameters = costs(full_spec(backbone, head)).parameters
+        taught = parameters if self._teachers(schedule, sampler.known, backbone, name) else 0
+        made = copies if _augmented(schedule) else 0
+        steps = schedule.steps(rows, made)
+        examples = steps * min(rows * (1 + made), schedule.batch_size * schedule.accumulation)
+        memory = training_memory(full_spec(backbone, head), parameters, taught, schedule.batch_size, length)
+        flops = examples * sampler.expected_flops(lambda a: self._teachers(schedule, (a,), backbone, name), head, length)
+        return StagePlan(name, steps, examples, flops, memory, len(sampler.fixed) + sampler.count)
 
     def _stages(self, space: SearchSpace) -> list[tuple[str, SampledStage, Sampler]]:
         """The stages that train, with the sub-networks of each: first the widths at full depth, then all."""
@@ -161,7 +178,7 @@ class DynaBertRecipe(TaskRecipe):
         self, schedule: Schedule, trained: Sequence[Architecture], backbone: BackboneConfig, stage: str
     ) -> tuple[Architecture, ...]:
         """The sub-networks of the teacher that run once per batch."""
-        if not isinstance(schedule, DistillationStage) or schedule.objective == "task":
+        if not isinstance(schedule, Distillation) or schedule.objective == "task":
             return ()
         width = self.options.teacher_width if stage == DEPTH else "full"
         return tuple(dict.fromkeys(teacher_of(a, backbone, width) for a in trained))
@@ -182,7 +199,8 @@ class DynaBertRecipe(TaskRecipe):
         supernet: DynaBertSupernet,
         teacher: DynaBertSupernet,
         sampler: Sampler,
-        schedule: DistillationStage,
+        schedule: Distillation,
+        start: str | None = None,
     ) -> None:
         o = self.options
         width = o.teacher_width if name == DEPTH else "full"
@@ -199,7 +217,7 @@ class DynaBertRecipe(TaskRecipe):
         )
         if schedule.objective == "task":
             step = TaskStep(supernet, sampler.fixed)
-        self._stage(context, name, supernet, step, schedule, sampler)
+        self._stage(context, name, supernet, step, schedule, sampler, start)
 
     def _stage(
         self,
@@ -207,9 +225,11 @@ class DynaBertRecipe(TaskRecipe):
         name: str,
         supernet: DynaBertSupernet,
         step: DistillationStep | TaskStep,
-        schedule: SampledStage,
+        schedule: Schedule,
         sampler: Sampler,
+        start: str | None = None,
     ) -> None:
+        """`start`: the digest of the weights that it starts from, where these are not those of the stage before."""
         collate = self._collate(context)
         search = context.task.split("search")
         sampled = SampledStep(step, sampler, context.seed, name) if sampler.samples else None
@@ -235,6 +255,8 @@ class DynaBertRecipe(TaskRecipe):
             "teacher": weights_digest(_teacher(context)),
             "selected_on": search.digest if schedule.select_every else None,
         }
+        if start is not None:
+            settings["start"] = start
         augmented = _augmented(schedule)
         run_stage(
             context, name, supernet, sampled or step, schedule, collate, spent, settings, score, companion=sampled, augmented=augmented

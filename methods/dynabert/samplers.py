@@ -91,6 +91,15 @@ class Sampler:
         return {"fixed": fixed, "drawn": self.samples, "of": [a.id for a in self.rest] or f"{self.space.size()} as they are sampled"}
 
 
+@dataclass(frozen=True)
+class Alone(Sampler):
+    """The `fixed` sub-network alone: one that was chosen."""
+
+    @cached_property
+    def known(self) -> tuple[Architecture, ...]:
+        return self.fixed
+
+
 def _all(space: StageSpace, samples: int) -> Sampler:  # noqa: ARG001 (one signature)
     return Sampler(space, tuple(space.enumerate()))
 

@@ -131,7 +131,7 @@ def train_blocks(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: what shrinking left there is damaged ({error}); remove the folder to train it anew") from error
     part = name.removeprefix(SUPERNET)
-    context.record(StageRecord(SHRINKING + part, ranked["evaluated"], ranked["examples"], ranked["flops"], ranked["seconds"]))
+    context.record(StageRecord(SHRINKING + part, ranked["evaluated"], ranked["examples"], ranked["flops"], ranked["seconds"], 0))
 
 
 def make_tables(
@@ -157,7 +157,7 @@ def make_tables(
     rows = [_best_of_block(ends, block, options) for block in range(space.blocks)]
     losses = BlockLosses(tuple(rows))
     spent, seconds = ends.spent, time.monotonic() - started
-    record = StageRecord(TABLES, int(spent["evaluated"]), int(spent["examples"]), spent["flops"], seconds)
+    record = StageRecord(TABLES, int(spent["evaluated"]), int(spent["examples"]), spent["flops"], seconds, 0)
     if is_main_process():
         losses.save(folder / LOSSES, space, context.backbone.config)
         write_mark(folder, fingerprint, record, [LOSSES])

@@ -83,8 +83,10 @@ class Folder:
     def control(self, name: str, which: Architecture, quality: float, cost: Costs, split: str = "validation", **more: object) -> None:
         self.measure(which, quality, split, "control", cost, name, **more)  # type: ignore[arg-type]
 
-    def stage(self, method: str, stage: str, steps: int, flops: float, seed: int = 0) -> None:
-        self.archive.record_stage(self.task, method, seed, StageRecord(stage, steps, 10 * steps, flops, steps / 2))
+    def stage(self, method: str, stage: str, steps: int, flops: float, seed: int = 0, subnetworks: int | None = 3) -> None:
+        """`subnetworks`: so many of them are trained in each step; None: nobody counted."""
+        counted = None if subnetworks is None else subnetworks * steps
+        self.archive.record_stage(self.task, method, seed, StageRecord(stage, steps, 10 * steps, flops, steps / 2, counted))
 
     def searched(self, method: str, budget: str, evaluations: int, seconds: float, seed: int = 0, strategy: str = "random") -> None:
         self.archive.record_search(SearchRow(self.task, method, seed, strategy, budget, evaluations, seconds, 1e12))

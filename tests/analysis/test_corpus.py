@@ -89,6 +89,7 @@ def test_what_a_winner_cost(table: HeadToHead) -> None:
     found = row(table, METHOD)
     assert found.training_flops == pytest.approx(8e12 / 4 + 1e12 / 2 + 1e10)
     assert found.training_steps == pytest.approx(35 / 4 + 40 / 2 + 30)
+    assert found.training_subnetwork_steps == pytest.approx(3 * found.training_steps)
     assert found.training_seconds == pytest.approx(17.5 / 4 + 20 / 2 + 15)
     assert (found.corpus_flops, found.corpus_seconds) == (9e12, 17.5 + 20)
     large = row(table, METHOD, "large")

@@ -39,8 +39,27 @@ def test_what_it_cost(small: HeadToHead) -> None:
     found = row(small, "dynabert")
     assert (found.search_evaluations, found.search_seconds) == (4, 12)
     assert (found.training_steps, found.training_examples, found.training_flops, found.training_seconds) == (400, 4000, 6e12, 200)
+    assert (found.training_subnetwork_steps, row(small, "teacher").training_subnetwork_steps) == (1200, 150)
     assert row(small, "teacher").training_flops == 1e12
     assert row(small, "truncated-kd").training_flops == 5e11
+
+
+@pytest.mark.parametrize(("subnetworks", "steps"), [((3, 0), 300), ((3, None), None), ((None, None), None)])
+def test_sub_network_steps_are_summed_where_every_stage_counted_them(
+    subnetworks: tuple[int | None, ...], steps: float | None, tmp_path: Path
+) -> None:
+    run = one_winner(tmp_path, quality=0.9)
+    for count, name in zip(subnetworks, ("width", "tables"), strict=True):
+        run.stage("dynabert", name, 100, 1e12, subnetworks=count)
+        run.stage("teacher", name, 100, 1e12, subnetworks=count)
+    run.stage("dynabert", "loaded", 0, 0.0, subnetworks=None)
+    table = head_to_head(tmp_path)
+    for name in ("dynabert", "teacher"):
+        found = row(table, name, "max_flops 1G")
+        assert (found.training_steps, found.training_subnetwork_steps) == (200, steps)
+        assert ("not counted" in found.why.get("training_subnetwork_steps", "")) == (steps is None)
+    text = table.render()
+    assert "sub-net steps" in text and ("not counted when this was trained" in text) == (steps is None)
 
 
 def test_random_architectures_count_between_90_and_100_percent(small: HeadToHead) -> None:

@@ -201,9 +201,9 @@ def test_a_stage_counts_once_with_its_last_record(archive: Archive) -> None:
     archive.record_stage("sst2", "toy", 0, StageRecord("width", 10, 320, 1e15, 2.5))
     archive.record_stage("sst2", "toy", 1, StageRecord("width", 10, 320, 1e15, 2.0))
     archive.record_stage("sst2", "other", 0, StageRecord("width", 1, 2, 3.0, 4.0))
-    archive.record_stage("sst2", "toy", 0, StageRecord("width", 20, 640, 2e15, 5.5))
+    archive.record_stage("sst2", "toy", 0, StageRecord("width", 20, 640, 2e15, 5.5, 80))
     assert set(archive.stages(method="toy")) == {
-        StageRow("sst2", "toy", 0, "width", 20, 640, 2e15, 5.5),
+        StageRow("sst2", "toy", 0, "width", 20, 640, 2e15, 5.5, 80),
         StageRow("sst2", "toy", 1, "width", 10, 320, 1e15, 2.0),
     }
     assert len(archive.stages()) == 3 and archive.stages(task="rte") == []
@@ -314,7 +314,7 @@ def test_damage_inside_is_named_when_it_is_met(tmp_path: Path) -> None:
     path = tmp_path / "archive.db"
     damaged(path, "nothing yet")
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE meta SET value = '1'")
+    connection.execute("UPDATE meta SET value = '2'")
     connection.execute("UPDATE measurements SET metrics = '{' WHERE id = 7")
     connection.commit()
     connection.close()
@@ -325,6 +325,93 @@ def test_damage_inside_is_named_when_it_is_met(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"archive\.db"), Archive(path) as archive:
         archive.measurements()
+
+
+OLD_STAGE = StageRow("sst2", "toy", 0, "width", 10, 320, 1e15, 2.5)
+NEW_STAGE = replace(OLD_STAGE, stage="depth", subnetwork_steps=40)
+
+
+def make_older(connection: Any) -> None:
+    """What version 1 left: stages without a count of sub-network steps."""
+    connection.execute("ALTER TABLE stages DROP COLUMN subnetwork_steps")
+    connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    connection.commit()
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """An archive of version 1 with a measurement and a stage."""
+    path = tmp_path / "archive.db"
+    with Archive(path) as archive:
+        archive.add(BASE)
+        archive.record_stage("sst2", "toy", 0, StageRecord("width", 10, 320, 1e15, 2.5))
+    connection = sqlite3.connect(path)
+    make_older(connection)
+    connection.close()
+    return path
+
+
+def schema(path: Path) -> list[Any]:
+    connection = sqlite3.connect(path)
+    version = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchall()
+    found = [*version, *connection.execute("SELECT name FROM pragma_table_info('stages') ORDER BY name").fetchall()]
+    connection.close()
+    return found
+
+
+def test_an_older_archive_is_read_as_it_is_and_upgraded_where_it_is_written(older: Path, tmp_path: Path) -> None:
+    before = schema(older)
+    with Archive(older, create=False) as archive:
+        assert archive.measurements() == [BASE] and archive.stages() == [OLD_STAGE]
+    assert schema(older) == before
+    with Archive(older) as archive:
+        archive.record_stage("sst2", "toy", 0, StageRecord("depth", 10, 320, 1e15, 2.5, 40))
+        assert archive.measurements() == [BASE] and archive.stages() == [OLD_STAGE, NEW_STAGE]
+    with Archive(tmp_path / "new.db"):
+        assert sorted(schema(older)) == sorted(schema(tmp_path / "new.db"))
+
+
+def test_a_reader_goes_on_while_another_upgrades(older: Path) -> None:
+    with Archive(older, create=False) as reader:
+        assert reader.stages() == [OLD_STAGE]
+        with Archive(older) as writer:
+            writer.record_stage("sst2", "toy", 0, StageRecord("depth", 10, 320, 1e15, 2.5, 40))
+            assert reader.stages() == [OLD_STAGE, NEW_STAGE]
+
+
+def test_an_upgrade_that_fails_changes_nothing(older: Path) -> None:
+    """The second table to be changed is a view, which takes no columns."""
+    connection = sqlite3.connect(older)
+    connection.executescript("DROP TABLE searches; ALTER TABLE stages RENAME TO kept; CREATE VIEW stages AS SELECT * FROM kept")
+    connection.close()
+    before = schema(older)
+    with pytest.raises(UserError, match=r"archive\.db: the archive can't be opened for writing"):
+        Archive(older)
+    assert schema(older) == before
+    connection = sqlite3.connect(older)
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE name IN ('searches', 'kept')").fetchall()
+    connection.close()
+    assert tables == [("kept",)]
+
+
+def open_and_record(path: str, number: int, ready: Any) -> None:
+    """One of several processes that open an archive of version 1 at once."""
+    ready.wait()
+    with Archive(Path(path)) as archive:
+        archive.record_stage("sst2", "toy", number, StageRecord("depth", 10, 320, 1e15, 2.5, number))
+
+
+def test_several_processes_upgrade_an_archive_at_once(older: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Barrier(3)
+    workers = [spawn.Process(target=open_and_record, args=(str(older), number, ready)) for number in (1, 2, 3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    with Archive(older) as archive:
+        assert sorted(row.subnetwork_steps for row in archive.stages()[1:]) == [1, 2, 3]
 
 
 def test_a_folder_is_no_archive(tmp_path: Path) -> None:

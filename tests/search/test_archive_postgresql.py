@@ -27,7 +27,7 @@ from search.loop import one_by_one, search
 from search.measurement import Measurement
 from search.query import best, fronts
 from search.tables import SearchRow
-from tests.search.test_archive import numbered, predictions
+from tests.search.test_archive import make_older, numbered, predictions
 from tests.search.toy import LayerSpace, costs_of, measured, share
 
 pytest.importorskip("psycopg")
@@ -93,6 +93,30 @@ def test_several_writers_lose_nothing_and_write_nothing_twice(server: str, tmp_p
         archive.record_search(search)
         archive.record_searches([search])
         assert archive.searches() == [search]
+
+
+@needs_server
+def test_an_older_archive_is_upgraded_by_one_of_several(server: str, tmp_path: Path) -> None:
+    import psycopg
+
+    database = server.rpartition("/")[0] + "/older"
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE older")
+    with Archive(database, folder=tmp_path) as archive:
+        archive.record_stage("sst2", "toy", 9, StageRecord("width", 1, 2, 3.0, 4.0))
+    with psycopg.connect(database.replace("+psycopg", "")) as connection:
+        make_older(connection)
+    with Archive(database, folder=tmp_path, create=False) as archive:
+        assert [row.subnetwork_steps for row in archive.stages()] == [None]
+
+    def write(seed: int) -> None:
+        with Archive(database, folder=tmp_path) as archive:
+            archive.record_stage("sst2", "toy", seed, StageRecord("width", 1, 2, 3.0, 4.0, seed))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    with Archive(database, folder=tmp_path, create=False) as archive:
+        assert {row.seed: row.subnetwork_steps for row in archive.stages()} == {9: None, 0: 0, 1: 1, 2: 2, 3: 3}
 
 
 @needs_server
