@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.description import describe
 from search.candidates import Candidate, candidates, rankable
-from search.query import RANKED
+from search.columns import RANKED
 
 if TYPE_CHECKING:
     from analysis.runs import Run

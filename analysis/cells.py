@@ -78,7 +78,7 @@ def why_empty(column: Column, row: Row) -> str | None:
 
 _USUAL = {
     "latency": "the device's table does not know all of its parts",
-    "latency_measured": "whole networks are timed where they ship, not as controls",
+    "latency_measured": "of whole networks what ships is timed, no control",
 }
 """Why latencies of devices are empty where the row says nothing else."""
 
@@ -158,7 +158,7 @@ SPENT = (
     Column("training", "train", ("training_flops",), _quantity("training_flops")),
     Column("training_seconds", "train s", ("training_seconds",), _seconds("training_seconds")),
     Column("training_steps", "steps", ("training_steps",), _quantity("training_steps")),
-    Column("training_subnetwork_steps", "sub-net steps", ("training_subnetwork_steps",), _quantity("training_subnetwork_steps")),
+    Column("training_subnetwork_steps", "passes", ("training_subnetwork_steps",), _quantity("training_subnetwork_steps")),
     Column("training_examples", "examples", ("training_examples",), _quantity("training_examples")),
     Column("corpus", "corpus", ("corpus_flops",), _quantity("corpus_flops")),
 )
@@ -209,7 +209,7 @@ def parts(table: HeadToHead) -> list[Part]:
     found = []
     for block in table.blocks:
         breaks: tuple[int, ...] = (sum(row.kind == "method" for row in block.rows),)
-        costs = (*(c for c in (_RUN, _ROW) if c.name not in hidden), *_SIZE, *_latencies(block.rows), *spent)
+        costs = (*(c for c in (_RUN, _ROW) if c.name not in hidden), *_SIZE, *latencies(block.rows), *spent)
         found += [
             Part(title(block), quality, block.rows, block.metric, block.sentences, (block,), breaks, "quality"),
             Part(f"{title(block)}: costs", costs, block.rows, block.metric, (), (block,), breaks, "costs"),
@@ -223,7 +223,7 @@ def parts(table: HeadToHead) -> list[Part]:
     return found
 
 
-def _latencies(rows: Sequence[Row]) -> tuple[Column, ...]:
+def latencies(rows: Sequence[Row]) -> tuple[Column, ...]:
     """Of each device first what is predicted, then what was measured, where any row has it."""
     known = {kind: dict.fromkeys(d for row in rows for d in getattr(row, kind)) for kind in ("latency", "latency_measured")}
     devices = dict.fromkeys(device for some in known.values() for device in some)
@@ -262,7 +262,7 @@ def _on_costs(blocks: Sequence[Block]) -> list[str]:
         f"FLOPs of one forward pass of {measured}: {CONVENTION}.",
         "emb.+other: parameters of the embedding tables and all others. Tried: architectures evaluated, per seed. Train: FLOPs per seed, "
         "3 x forward of what is trained and 1 x forward of what teaches; the teacher has its own row. Steps are those of the optimiser; "
-        "sub-net steps: backward passes, one for each sub-network (or block of one) that a step trains; examples: rows read over all steps.",
+        "passes (sub-network steps): one backward pass per sub-network, or block of one, in each; examples: rows read over all of them.",
     ]
     rows = [row for block in blocks for row in block.rows]
     if any(row.latency or row.latency_measured for row in rows):

@@ -6,13 +6,14 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from analysis.cells import STAR, Footnotes, alarm_lines, conventions, parts, remarks
+from analysis.cells import STAR, Column, Footnotes, alarm_lines, conventions, latencies, parts, remarks, why_empty
 from analysis.latex import latex
 from analysis.prices import WHAT, prices_table
 from analysis.ranks import SCORES, RankCorrelation, ranks_table
-from analysis.rows import Block
+from analysis.rows import Block, Row
 from methods.costs import CONVENTION
 from methods.errors import UserError
 
@@ -50,8 +51,17 @@ def _table(table: HeadToHead) -> str:
 
 
 def _aligned(headings: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[bool]) -> list[str]:
-    """Lines within `WIDTH` characters; the architecture column, where there is one, gives way, in up to `LINES` lines a row."""
+    """Lines within `WIDTH` characters; the architecture column, where there is one, gives way, in up to `LINES` lines a row; otherwise
+    columns for which there is no room stand in a table below, behind the names (which are flush left) once more."""
     widths = [max(map(len, column)) for column in zip(headings, *body, strict=True)]
+    fitting = sum(end - 2 <= WIDTH for end in accumulate(width + 2 for width in widths))
+    if "architecture" not in headings and sum(left) < fitting < len(widths):
+        below = [*range(sum(left)), *range(fitting, len(widths))]
+
+        def part(places: Sequence[int]) -> list[str]:
+            return _aligned([headings[i] for i in places], [[cells[i] for i in places] for cells in body], [left[i] for i in places])
+
+        return [*part(range(fitting)), "", *part(below)]
     place = headings.index("architecture") if "architecture" in headings else 0
     room = WIDTH - 2 * (len(widths) - 1) - sum(widths) + widths[place]
     widths[place] = max(min(widths[place], room), len(headings[place]))
@@ -122,7 +132,18 @@ def _reasons(why: dict[str, str]) -> str:
 
 def _records(table: HeadToHead) -> list[dict[str, Any]]:
     blocks = [*table.blocks, *table.corpora]
-    return [{**row.data(), **block.budget.limits(), **_how(block)} for block in blocks for row in block.rows]
+    devices = latencies([row for block in blocks for row in block.rows])
+    return [{**_data(row, devices), **block.budget.limits(), **_how(block)} for block in blocks for row in block.rows]
+
+
+def _data(row: Row, devices: Sequence[Column]) -> dict[str, Any]:
+    """A row's columns, those of devices that other rows have among them."""
+    data = row.data()
+    for column in devices:
+        if reason := why_empty(column, row):
+            data[column.name] = None
+            data["why"][column.name] = reason
+    return data
 
 
 def _how(block: Block) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Run:
 
     `planned`: the experiment's tasks, measured yet or not. `corpus`: the name under which work on unlabelled text is kept ('': none);
     `corpus_seed`: the seed of the one supernet that serves all seeds (None: every seed has its own). `options`: of each method, by the
-    name that tables call it, as the experiment has them; `kinds`: the registered name of the method by that name.
+    name that tables call it, as the experiment has them; `kinds`: the registered name of the method by that name. `location`: the URL of
+    its archive ('': `archive.db` in the folder).
     """
 
     path: Path
@@ -45,12 +46,13 @@ class Run:
     corpus_seed: int | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    location: str = ""
 
     @cached_property
     def archive(self) -> Archive:
         from search.archive import Archive
 
-        return Archive(self.path / "archive.db", create=False)
+        return Archive(self.location or self.path / "archive.db", self.path, create=False)
 
     def close(self) -> None:
         """Gives the archive's connections back, if it was opened."""
@@ -165,7 +167,8 @@ def _open(folder: Path, name: str) -> Run:
         entries = {str(e.get("label") or e["name"]): e for e in experiment.get("methods") or []}
         options = {label: {key: e[key] for key in e if key not in _NO_OPTIONS} for label, e in entries.items()}
         kinds = {label: str(e["name"]) for label, e in entries.items()}
-        return Run(folder, name, budgets, *size, planned, str(corpus.get("name", "")), corpus.get("seed"), options, kinds)
+        of_corpus = str(corpus.get("name", "")), corpus.get("seed")
+        return Run(folder, name, budgets, *size, planned, *of_corpus, options, kinds, experiment.get("archive") or "")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: is no experiment (a mapping with `budgets`, a list of limits, and `cost`: length and batch)") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from methods.tasks.task import Split, TaskSpec
 
 Run = Callable[[Mapping[str, Tensor]], ModelOutput]
-Batches = list[tuple[list[int], dict[str, Tensor]]]
+Batch = tuple[list[int], dict[str, Tensor]]
 TOKENS = {"cpu": 1024, "cuda": 32_768}
 """Of a batch: states that stay in the processor's cache; on a GPU enough to keep it busy."""
 
@@ -47,16 +47,46 @@ def evaluate(run: Run, collate: Collate, split: Split, task: TaskSpec, hardware:
     hardware = hardware or Hardware()
     encoded, batches = _batches(cast(Hashable, collate), split.digest, hardware.device, _Held(split))
     started = time.monotonic()
+    order, found = _logits(run, encoded, batches, hardware)
+    kept = np.empty((len(encoded), found.shape[-1]), dtype=np.float32)
+    kept[order] = found
+    logits = encoded.outputs(kept)
+    seconds = time.monotonic() - started
+    return Evaluation(compute(task, logits, split.labels), logits, np.asarray(split.ids), seconds)
+
+
+def evaluate_in_parts(
+    run: Run, collate: Collate, split: Split, parts: Sequence[npt.NDArray[np.int64]], hardware: Hardware | None = None
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """The rows read so far (n,) and their logits (n, outputs), after each of the parts: for whoever may not need them all.
+
+    `parts`: row numbers of the split, each in one part; the batches of a part are of its rows alone, the shortest first. Not for
+    questions, of which several rows make one answer.
+    """
+    hardware = hardware or Hardware()
+    encoded, _ = _batches(cast(Hashable, collate), split.digest, hardware.device, _Held(split))
+    rows, logits = np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
+    for part in parts:
+        groups = [part[places].tolist() for places in token_batches(encoded.lengths[part], TOKENS[hardware.device])]
+        order, found = _logits(run, encoded, _collated(collate, encoded, groups, hardware.device), hardware)
+        rows, logits = np.concatenate([rows, order]), np.concatenate([logits, found]) if len(logits) else found
+        yield rows, logits
+
+
+def _logits(
+    run: Run, encoded: Encoded, batches: Iterable[Batch], hardware: Hardware
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Row numbers of all batches (n,) and what is kept of their logits (n, outputs), in that order."""
     pieces, order = [], []
     with torch.inference_mode(), torch.autocast(hardware.device, torch.bfloat16, enabled=hardware.precision == "bf16"):
         for rows, batch in batches:
             pieces.append(encoded.kept(run(batch)["logits"], batch).float().cpu())
             order.extend(rows)
-    kept = np.empty((len(encoded), pieces[0].shape[-1]), dtype=np.float32)
-    kept[np.array(order)] = torch.cat(pieces).numpy()
-    logits = encoded.outputs(kept)
-    seconds = time.monotonic() - started
-    return Evaluation(compute(task, logits, split.labels), logits, np.asarray(split.ids), seconds)
+    return np.array(order, dtype=np.int64), torch.cat(pieces).numpy()
+
+
+def _collated(collate: Collate, encoded: Encoded, groups: Iterable[list[int]], device: str) -> Iterator[Batch]:
+    return ((rows, {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}) for rows in groups)
 
 
 class _Held:
@@ -73,11 +103,11 @@ class _Held:
 
 
 @lru_cache(maxsize=8)
-def _batches(collate: Collate, digest: str, device: str, held: _Held) -> tuple[Encoded, Batches]:  # noqa: ARG001
+def _batches(collate: Collate, digest: str, device: str, held: _Held) -> tuple[Encoded, list[Batch]]:  # noqa: ARG001
     """The tokenised split and its length-bucketed batches, made once per collate and split."""
     encoded = collate.encode(held.split)
     groups = token_batches(encoded.lengths, TOKENS[device])
-    return encoded, [(rows, {name: tensor.to(device) for name, tensor in collate(encoded, rows).items()}) for rows in groups]
+    return encoded, list(_collated(collate, encoded, groups, device))
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from methods.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers.utils.generic import ModelOutput
 
     from methods.backbone import Backbone, BackboneConfig
@@ -34,7 +35,8 @@ Per = Literal["seed", "budget", "network"]
 class StagePlan:
     """What a stage will do, known before anything is trained.
 
-    `examples`: rows read over all steps; `flops`: 3 x forward of every trained sub-network plus 1 x forward of the teacher, at the
+    `subnetworks`: so many are trained in each step; of a stage that trains networks one after the other, or only evaluates them, so many
+    in all. `examples`: rows read over all steps; `flops`: 3 x forward of every trained sub-network plus 1 x forward of the teacher, at the
     planned length; `memory`: bytes of weights, gradients, optimiser state, the activations of the one graph that is alive, and states
     that are kept.
     """
@@ -78,6 +80,17 @@ class Hardware:
     checkpoint_seconds: float = 60.0
 
 
+class Watch(Protocol):
+    """Looks at what is trained while it is trained; no number of the training depends on it."""
+
+    def wants(self, stage: str, step: int, total: int) -> bool:
+        """Whether it looks when `step` of the stage's `total` steps are done."""
+
+    def look(self, share: float, model: nn.Module, so_far: StageRecord) -> None:
+        """At a copy, in eval mode, of what a stage trains (a supernet, or a network) after this share of its steps, all of which are in the
+        stage's checkpoint."""
+
+
 @dataclass(frozen=True)
 class Context:
     """All that a recipe may touch. `task` opens `train`, `augmented` (where there are copies) and `search` alone; `folder` is the recipe's
@@ -93,6 +106,7 @@ class Context:
     max_length: int = 128
     soft_labels: SoftLabels | None = None
     """The teacher's logits of the rows of `augmented`, where the task has copies of its rows."""
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,16 @@
-"""The methods that there are, by name. A fourth one is a new folder and one call of `register`."""
+"""The methods that there are, by name. A fourth one is a new folder and one call of `register`, or a package that names it as an entry
+point of the group `elastibench.methods`, which every process finds by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from methods.errors import UserError
@@ -51,6 +57,12 @@ def lazily(place: str) -> Callable[..., Any]:
 _BUILT_IN = {"dynabert": "methods.dynabert", "nasbert": "methods.nasbert", "adabert": "methods.adabert"}
 _PARTS = ("methods.layers.encoder", "methods.layers.heads", "methods.layers.convolution", "methods.layers.cell")
 _REGISTERED: dict[str, Method] = {}
+GROUP = "elastibench.methods"
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def register(method: Method) -> None:
@@ -66,17 +78,43 @@ def unregister(name: str) -> None:
 
 
 def names() -> list[str]:
-    return [*_BUILT_IN, *_REGISTERED]
+    return list(dict.fromkeys((*_BUILT_IN, *_REGISTERED, *_installed())))
 
 
 def get(name: str) -> Method:
     """The method of that name; its modules are imported now. Raises UserError where there is none."""
+    if name in _BUILT_IN:
+        method: Method = import_module(_BUILT_IN[name]).METHOD
+        return method
     if name in _REGISTERED:
         return _REGISTERED[name]
-    if name not in _BUILT_IN:
-        raise UserError(f"method {name!r} is unknown; there are {', '.join(names())}")
-    method: Method = import_module(_BUILT_IN[name]).METHOD
+    if name in _installed():
+        return _loaded(_installed()[name])
+    raise UserError(f"method {name!r} is unknown; there are {', '.join(names())}")
+
+
+def _loaded(point: EntryPoint) -> Method:
+    """Raises UserError where a package promises a method and has none."""
+    method = point.load()
+    if not isinstance(method, Method) or method.name != point.name:
+        raise UserError(f"the entry point {point.name} = {point.value} of {GROUP} is no Method named {point.name!r}")
     return method
+
+
+def import_plugins(modules: Iterable[str]) -> None:
+    """Imports modules that call `register`: installed ones, or files of the current directory. Raises UserError where one can't be
+    imported."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    for module in modules:
+        try:
+            import_module(module)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+                raise UserError(f"there is no module {module!r}; install its package, or start in the directory that it lies in") from error
+            place = extract_tb(error.__traceback__)[-1]
+            raise UserError(f"module {module!r}: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})") from error
 
 
 def import_parts() -> None:

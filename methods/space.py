@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from abc import ABC, abstractmethod
@@ -17,12 +18,15 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from methods.backbone import BackboneConfig
     from methods.costs import CostArrays
+    from methods.latency import LatencyTable
     from methods.network import NetworkSpec
     from methods.tasks.head import Head
 
 Form = Literal["hosted", "deployed"]
 Value = int | float | str | bool
 Assignment = Mapping[str, Value]
+LISTED = 1_000
+"""Spaces of no more architectures are listed where nothing better is known."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,17 @@ class SearchSpace(ABC):
 
         low, high = (costs(self.spec(a, backbone, head), length, batch).measured_against() for a in (self.smallest(), self.largest()))
         return {name: (low[name], high[name]) for name in low}
+
+    def fastest(self, table: LatencyTable, backbone: BackboneConfig, head: Head) -> Architecture | None:
+        """The architecture that takes least by a device's table (deployed form), exactly; None where that can't be said.
+
+        This one looks at all where they are few; spaces whose parts are chosen one by one override it. Raises UserError where the table
+        lacks a part.
+        """
+        listed = list(itertools.islice(self.enumerate(), LISTED + 1))
+        if len(listed) > LISTED:
+            return None
+        return min(listed, key=lambda architecture: table.network(self.spec(architecture, backbone, head)))
 
     def anchors(self) -> Sequence[Architecture]:
         """Hand-picked starting points (uniform configurations), the smallest and largest among them."""

@@ -23,7 +23,23 @@ from search.columns import NUMBERS, TEXTS, Columns, Gathered
 from search.database import columns_there, first_line, open_database
 from search.measurement import Key, Kind, Measurement
 from search.predictions import Predictions, file_name
-from search.tables import KEY, MEASUREMENTS, META, SEARCH_KEY, SEARCHES, STAGE_KEY, STAGES, SearchRow, StageRow, from_row, to_row
+from search.stopping import Stopped
+from search.tables import (
+    KEY,
+    MEASUREMENTS,
+    META,
+    SEARCH_KEY,
+    SEARCHES,
+    STAGE_KEY,
+    STAGES,
+    STOPPED,
+    SearchRow,
+    StageRow,
+    from_row,
+    from_stopped_row,
+    to_row,
+    to_stopped_row,
+)
 
 _NOTE = "note: "
 _CHUNK = 10_000
@@ -89,7 +105,7 @@ class Archive:
         return [self._measurement(row) for row in rows]
 
     def columns(self, task: str | None = None, method: str | None = None) -> Columns:
-        """The same as arrays, of one task and method where named; measurements are read one by one when asked for."""
+        """The same as arrays, ready to be queried, of one task and method where named; measurements are read one by one when asked for."""
         names = ("id", "architecture_id", *TEXTS[1:], *NUMBERS, "quality", "latency")
         query = select(*(MEASUREMENTS.c[name] for name in names)).order_by(MEASUREMENTS.c.id)
         for name, value in _given(task, method).items():
@@ -108,7 +124,7 @@ class Archive:
                 texts = {**{name: read[name] for name in TEXTS[1:]}, "run": ("",) * len(chunk)}
                 latency = [json.loads(text) if len(text) > 2 else {} for text in read["latency"]]
                 gathered.add(read["architecture_id"], texts, {name: read[name] for name in NUMBERS}, read["quality"], latency)
-        return gathered.columns()
+        return gathered.columns().grouped()
 
     def _with_ids(self, ids: list[int]) -> list[Measurement]:
         """The measurements of these row ids, in that order."""
@@ -123,6 +139,23 @@ class Archive:
         """The predictions of a measurement, if they were kept. Raises UserError where their file is damaged."""
         path = self.folder / "predictions" / file_name(key) if self.folder else None
         return Predictions.load(path) if path and path.exists() and self.get(key) is not None else None
+
+    def add_stopped(self, stopped: Stopped) -> None:
+        """Keeps that an architecture was stopped; a later stop of the same key takes the place of an earlier one."""
+        created = stopped.created or datetime.now(UTC).isoformat(timespec="seconds")
+        same = and_(*(STOPPED.c[name] == value for name, value in zip(KEY, stopped.key, strict=True)))
+        with self._transaction() as connection:
+            connection.execute(delete(STOPPED).where(same))
+            connection.execute(insert(STOPPED).values(to_stopped_row(replace(stopped, created=created))))
+
+    def find_stopped(self, key: Key) -> Stopped | None:
+        """That the architecture of a measurement's key was stopped, if it was."""
+        found = self._rows(STOPPED, dict(zip(KEY, key, strict=True)))
+        return from_stopped_row(found[0]) if found else None
+
+    def stopped(self, task: str | None = None, method: str | None = None) -> list[Stopped]:
+        """What searches stopped, in the order of stopping."""
+        return [from_stopped_row(row) for row in self._rows(STOPPED, _given(task, method))]
 
     def record_stage(self, task: str, method: str, seed: int, record: StageRecord) -> None:
         """Keeps what a training stage did; a later record of the same stage, its restarts counted in, takes the place of an earlier one."""

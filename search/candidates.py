@@ -14,6 +14,7 @@ import numpy.typing as npt
 from methods.costs import Costs
 from methods.space import Architecture
 from search.columns import Columns
+from search.columns import rankable as ranked
 from search.measurement import Kind, Measurement
 
 
@@ -127,3 +128,26 @@ def unbeaten(spent: npt.NDArray[Any], quality: npt.NDArray[Any], ids: npt.NDArra
     order = np.lexsort((ids, -quality, spent))
     best_before = np.concatenate(([-np.inf], np.maximum.accumulate(quality[order])))[: len(order)]
     return order[quality[order] > best_before]
+
+
+def unbeaten_on_common_seeds(
+    spent: npt.NDArray[Any], quality: npt.NDArray[Any], measured: npt.NDArray[Any], ids: npt.NDArray[Any]
+) -> npt.NDArray[np.intp]:
+    """`unbeaten` where not all n were measured in the same of s seeds: `quality` (n, s) is looked at where `measured` (n, s) says so.
+
+    One beats another only where it was measured in all of the other's seeds, and their means over these are compared: one lucky seed does
+    not beat a mean over several. Of equals the one with the most seeds stays.
+    """
+    sets, which = np.unique(np.packbits(measured, axis=1), axis=0, return_inverse=True)
+    order = np.empty(len(ids), dtype=np.int64)
+    order[np.lexsort((ids, -measured.sum(axis=1)))] = np.arange(len(ids))
+    found = []
+    for number in range(len(sets)):
+        mine = which.ravel() == number
+        seeds = measured[np.argmax(mine)]
+        rivals = np.flatnonzero(measured[:, seeds].all(axis=1))
+        means = ranked(quality[rivals][:, seeds].mean(axis=1))
+        front = rivals[unbeaten(spent[rivals], means, order[rivals])]
+        found.append(front[mine[front]])
+    places = np.concatenate(found) if found else np.zeros(0, dtype=np.intp)
+    return places[np.lexsort((order[places], spent[places]))]

@@ -18,6 +18,8 @@ Bools = npt.NDArray[np.bool_]
 TEXTS = ("run", "task", "method", "split", "split_digest", "weights_digest", "kind")
 COSTS = ("embedding_parameters", "other_parameters", "flops")
 NUMBERS = ("seed", *COSTS, "length", "batch")
+RANKED: tuple[Kind, ...] = ("finished", "shared")
+"""The kinds that a query ranks by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Columns:
             latency = [{device: float(seconds[row]) for device, seconds in part.latency.items() if np.isfinite(seconds[row])}
                        for row in range(len(part))] if part.latency else [{}] * len(part)  # fmt: skip
             gathered.add(part.ids[part.architecture], {**words, "run": [name] * len(part)}, part.numbers, part.quality, latency)
-        return gathered.columns()
+        return gathered.columns().grouped()
 
     def timed(self, known: Mapping[Key, Timed]) -> Columns:
         """The same with the measured latency of whole networks, where it is known (`search.timings.as_measured`)."""
@@ -83,7 +85,14 @@ class Columns:
             if one.measured is not None and place < len(self.ids) and self.ids[place] == one.architecture.encode():
                 rows = (self.architecture == place) & self.are("task", one.task) & self.are("method", one.method)
                 latency[one.device] = np.where(rows, one.measured, latency.get(one.device, np.inf))
-        return replace(self, latency=latency, fetch=lambda rows: as_measured(self.fetch(rows), known), _kept={})
+        kept = {key: value for key, value in self._kept.items() if "only" not in key}  # of these latency is no part
+        return replace(self, latency=latency, fetch=lambda rows: as_measured(self.fetch(rows), known), _kept=kept)
+
+    def grouped(self) -> Columns:
+        """The same, with its rows gathered by architecture, so that the first query takes no longer than those to come."""
+        for kind in RANKED:
+            self.groups(kind)
+        return self
 
     def where(self, keep: Bools) -> Columns:
         """Those rows alone."""
@@ -166,7 +175,7 @@ class Columns:
         return self.texts["run"] * len(self.words["method"]) + self.texts["method"]
 
     @property
-    def _seeds(self) -> tuple[Ints, Ints]:
+    def seeds(self) -> tuple[Ints, Ints]:
         """The seeds that there are, and (n,) places in them."""
         if "seeds" not in self._kept:
             self._kept["seeds"] = np.unique(self.numbers["seed"], return_inverse=True)
@@ -176,7 +185,7 @@ class Columns:
     @property
     def _whose(self) -> Ints:
         """(n,): a number for each run, task, method and seed."""
-        seeds, seed = self._seeds
+        seeds, seed = self.seeds
         whose: Ints = (self.unit * len(self.words["task"]) + self.texts["task"]) * len(seeds) + seed
         return whose
 
@@ -188,7 +197,7 @@ class Columns:
         return found
 
     def _groups(self, rows: Ints) -> Groups:
-        seeds, seed = self._seeds
+        seeds, seed = self.seeds
         whose = self.architecture[rows] * max(1, len(self.words["run"])) + self.texts["run"][rows]
         key = whose * max(1, len(seeds)) + seed[rows]
         order = np.argsort(key, kind="stable")
@@ -214,6 +223,16 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def by_seed(self, columns: Columns, places: Ints) -> tuple[Floats, Bools]:
+        """Of some of them the quality in each seed (k, s), and where it was measured."""
+        seeds, seed = columns.seeds
+        of, counts = np.repeat(np.arange(len(places)), self.counts[places]), self.counts[places]
+        first = np.repeat(self.starts[places] - np.cumsum(counts) + counts, counts)
+        rows = self.rows[first + np.arange(len(of))]
+        quality, measured = np.zeros((len(places), len(seeds))), np.zeros((len(places), len(seeds)), dtype=bool)
+        quality[of, seed[rows]], measured[of, seed[rows]] = columns.quality[rows], True
+        return quality, measured
 
     def rows_of(self, place: int) -> Ints:
         start = self.starts[place]

@@ -65,7 +65,10 @@ def _engine(url: URL, name: str) -> Engine:
             known["options"] = f"-csearch_path={schema}"
     try:
         return create_engine(url.difference_update_query(["schema"]), connect_args=known, pool_pre_ping=url.get_backend_name() != "sqlite")
-    except (ImportError, ArgumentError) as error:
+    except ImportError as error:
+        hint = "pip install 'elastibench[postgresql]' brings PostgreSQL's"
+        raise UserError(f"{name}: there is no driver for this database ({first_line(error)}); {hint}") from error
+    except ArgumentError as error:
         raise UserError(f"{name}: there is no driver for this database ({first_line(error)})") from error
 
 
@@ -175,6 +178,8 @@ def _prepare(engine: Engine, name: str, create: bool, schema: str) -> None:
                 _check_version(found, name)
                 if create and found != SCHEMA_VERSION:
                     _upgrade(connection, str(found))
+                if create:
+                    _make_missing_tables(connection)
             return
         except (DBAPIError, sqlite3.Error) as error:
             made_elsewhere = any(word in first_line(error).lower() for word in ("already exists", "unique", "locked"))
@@ -194,6 +199,14 @@ def _make_tables(connection: Connection) -> None:
     for table in METADATA.sorted_tables:
         _make_table(connection, table)
     connection.execute(insert(META).values(key=_VERSION_KEY, value=SCHEMA_VERSION))
+
+
+def _make_missing_tables(connection: Connection) -> None:
+    """Those that this release has and an archive of the same version lacks."""
+    there = inspect(connection).get_table_names()
+    for table in METADATA.sorted_tables:
+        if table.name not in there:
+            _make_table(connection, table)
 
 
 def _make_table(connection: Connection, table: Table) -> None:

@@ -13,11 +13,10 @@ from methods.budget import Budget
 from methods.costs import Costs
 from methods.errors import UserError
 from methods.space import Architecture
-from search.candidates import Candidate, unbeaten
-from search.columns import Bools, Columns, Floats, Groups, Ints, rankable
+from search.candidates import Candidate, unbeaten_on_common_seeds
+from search.columns import RANKED, Bools, Columns, Floats, Groups, Ints, rankable
 from search.measurement import Kind, Measurement
 
-RANKED: tuple[Kind, ...] = ("finished", "shared")
 SHOWN: tuple[Kind, ...] = ("finished", "assembled", "shared")
 
 
@@ -78,7 +77,7 @@ class Nearest:
     excess: dict[str, float]
 
     def text(self) -> str:
-        over = ", ".join(f"{name} {share:.2%} over" for name, share in self.excess.items())
+        over = ", ".join(f"{name} {_over(share)}" for name, share in self.excess.items())
         return f"{self.architecture.id[:12]} of {self.architecture.method} ({over})"
 
 
@@ -140,7 +139,10 @@ def best(
 
 @dataclass(frozen=True)
 class Front:
-    """What no other beats in quality on `search` and in a cost (the name of its limit), cost ascending; `kind`: ranked by what."""
+    """What no other beats in quality on `search` and in a cost (the name of its limit), cost ascending; `kind`: ranked by what.
+
+    Qualities are compared on the seeds that both were measured in (`search.candidates.unbeaten_on_common_seeds`).
+    """
 
     kind: Kind
     cost: str
@@ -159,7 +161,8 @@ def fronts(
     for kind, some in zip(RANKED, both, strict=True):
         spent = found.used(cost, some.groups.last)
         places = np.flatnonzero(some.fits & np.isfinite(spent))
-        chosen = places[unbeaten(spent[places], some.groups.quality[places], some.architecture[places])]
+        by_seed = some.groups.by_seed(found, places)
+        chosen = places[unbeaten_on_common_seeds(spent[places], *by_seed, some.architecture[places])]
         if len(chosen):
             points = tuple(some.candidate(place) for place in chosen)
             made.append(Front(kind, cost, points, tuple(some.run(place) for place in chosen)))
@@ -189,6 +192,11 @@ class _Field:
         for i, name in enumerate(self.limits):
             used[:, i] = self.columns.used(name, rows)
         return used
+
+    def knows(self, name: str) -> bool:
+        """Whether one of the candidates has the cost that a limit speaks of."""
+        known = self.used[:, list(self.limits).index(name)] if name in self.limits else self.columns.used(name, self.groups.last)
+        return bool(np.isfinite(known).any())
 
     def first(self, places: Ints) -> int:
         """The best of these candidates."""
@@ -279,7 +287,7 @@ def _check(both: Sequence[_Field], costs: Iterable[str], budget: str, method: st
     if "max_flops" in costs and any(len(np.unique(columns.numbers[name][last])) > 1 for name in ("length", "batch")):
         raise UserError("the FLOPs of these measurements are of different lengths or batches; query one run at a time")
     for name in costs:
-        if not np.isfinite(columns.used(name, last)).any():
+        if not any(some.knows(name) for some in both):
             raise UserError(f"budget {budget}: no cost is known for {name}")
 
 
@@ -333,6 +341,14 @@ def _nearest(columns: Columns, row: int, budget: Budget) -> Nearest | None:
     if not set(budget.limits()) <= set(m.costs.measured_against()):
         return None
     return Nearest(m.architecture, m.costs, {name: share for name, share in budget.violations(m.costs).items() if share > 0})
+
+
+def _over(share: float) -> str:
+    """A relative excess in words."""
+    if share < 9:
+        return f"{share:.2%} over"
+    factor, unit = ((1 + share) / 1e6, " million") if share >= 999_499 else (1 + share, "")
+    return f"{float(f'{factor:.3g}'):,.10g}{unit} times the limit"
 
 
 def _amount(name: str, value: float) -> str:

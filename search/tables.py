@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Tabl
 from methods.costs import Costs
 from methods.space import Architecture
 from search.measurement import Measurement
+from search.stopping import Stopped
 
 SCHEMA_VERSION = "2"
 UPGRADED_VERSIONS = ("1",)
@@ -63,6 +64,17 @@ SEARCHES = Table(
     UniqueConstraint(*SEARCH_KEY, name="searches_key"),
 )
 
+STOPPED = Table(
+    "stopped",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    *_columns(Text, "architecture_id", "method", "architecture", "task", "split", "split_digest", "weights_digest", "kind"),
+    *_columns(Text, "rivals", "created"),
+    *_columns(BigInteger, "seed", "rows"),
+    *_columns(Float(53), "estimate", "p", "seconds"),
+    UniqueConstraint(*KEY, name="stopped_key"),
+)
+
 
 @dataclass(frozen=True)
 class StageRow:
@@ -92,6 +104,9 @@ class SearchRow:
     evaluations: int
     seconds: float
     flops: float
+
+
+_OF_STOPPED = ("task", "split", "split_digest", "weights_digest", "kind", "seed", "rows", "estimate", "p", "seconds", "created")
 
 
 def _json(numbers: Mapping[str, float]) -> str:
@@ -136,3 +151,16 @@ def from_row(row: Mapping[str, Any]) -> Measurement:
         **{name: row[name] for name in ("task", "split", "split_digest", "weights_digest", "kind", "seed")},
         **{name: row[name] for name in ("metric", "control", "seconds", "created")},
     )
+
+
+def to_stopped_row(stopped: Stopped) -> dict[str, Any]:
+    """The columns of what was stopped; `rivals` as JSON."""
+    same = {name: getattr(stopped, name) for name in _OF_STOPPED}
+    architecture = {"method": stopped.architecture.method, "architecture": stopped.architecture.canonical}
+    return {"architecture_id": stopped.architecture.id, **architecture, **same, "rivals": json.dumps(list(stopped.rivals))}
+
+
+def from_stopped_row(row: Mapping[str, Any]) -> Stopped:
+    """The inverse of `to_stopped_row`."""
+    same = {name: row[name] for name in _OF_STOPPED}
+    return Stopped(Architecture(row["method"], row["architecture"]), rivals=tuple(json.loads(row["rivals"])), **same)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from methods.backbone import Backbone
 from methods.tasks.spec import TaskSpec
 from methods.tasks.split import Split
 from methods.tasks.task import Task
+from tests.postgresql import running_server
 
 if TYPE_CHECKING:
     from methods.corpus.corpus import Corpus
@@ -86,6 +88,13 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbon
     folder = tmp_path_factory.mktemp("corpus")
     options = CorpusOptions(name="tiny", data=str(write_text(folder)), search_share=0.1, validation_share=0.1)
     return options.load(tiny_backbone.tokenizer, folder / "packed")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server, for whoever asks for one."""
+    with running_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,12 @@ from methods.errors import UserError
 from methods.recipe import CorpusRecipe
 from methods.tasks.head import Head
 from search.front import refuse_unknown
-from search.limits import check_budget
+from search.limits import refuse_impossible
 from search.strategies.registry import make
 from workbench.experiment import Experiment, TaskOptions
 from workbench.onnx_files import check_installed
 from workbench.session import Member, Session
+from workbench.tune_checks import check_tuning
 
 if TYPE_CHECKING:
     from methods.latency import LatencyTable
@@ -31,6 +32,7 @@ def check(session: Session) -> None:
     if experiment.controls.int8:
         check_installed(f"{name}: controls.int8")
     check_corpus_recipes(experiment, session.members, session.shape, name)
+    check_tuning(experiment, session.shape, name)
     for member in session.members:
         if not member.recipe.trainable:
             why = "can be planned and hosted, but this version does not train it yet; take it out"
@@ -60,7 +62,16 @@ def check(session: Session) -> None:
                 if experiment.search.report_all and experiment.search.strategy_for(member.space) != "exhaustive":
                     raise UserError(f"{name}: search.report_all: the space of {member.name} is too large to be measured as a whole")
                 refuse_unknown(experiment.search.objectives, member.space, cost_of)
+                _check_early_stop(session, options)
         _check_budgets(session, head)
+
+
+def _check_early_stop(session: Session, options: TaskOptions) -> None:
+    """Raises UserError where a search is asked to stop early by a metric that is no mean of right answers."""
+    metric = session.task(options).spec.metric
+    if session.experiment.search.early_stop is not None and metric != "accuracy":
+        why = f"task {options.name} is ranked by {metric}, and only of accuracy can it be told early what has no hope"
+        raise UserError(f"{session.name}: search.early_stop: {why}; leave it out, or give this task an experiment of its own")
 
 
 def check_corpus_recipes(experiment: Experiment, members: Sequence[Member], backbone: BackboneConfig, name: str) -> None:
@@ -102,13 +113,13 @@ def _check_table(session: Session, member: Member, device: str, table: LatencyTa
 
 def _check_budgets(session: Session, head: Head) -> None:
     """Raises UserError where a budget is out of reach of every method."""
-    cost = session.experiment.cost
+    costs = [session.cost_of(member, head) for member in session.members]
     for index, budget in enumerate(session.experiment.all_budgets()):
         place = f"{session.name}: budgets[{index}]"
         refusals = []
-        for member in session.members:
+        for member, cost_of in zip(session.members, costs, strict=True):
             try:
-                check_budget(member.space, budget, session.shape, head, cost.length, cost.batch)
+                refuse_impossible(member.space, budget, cost_of)
             except UserError as error:
                 refusals.append(str(error))
         if len(refusals) == len(session.members):

@@ -11,10 +11,11 @@ from methods.corpus.options import CorpusOptions
 from methods.training.augmentation.options import AugmentationOptions
 from methods.training.options import Options
 from methods.training.teacher import TeacherOptions
-from workbench.fields import Count, Device, Seeds
+from workbench.fields import Count, Device, Plugins, Seeds
 from workbench.method_entry import MethodEntry, Resources
 from workbench.search_options import BudgetEntry, Controls, SearchOptions
 from workbench.task_options import DATA_SEED, TaskOptions, asks_questions
+from workbench.tune_options import TuneEntry
 
 __all__ = [
     "DATA_SEED", "BudgetEntry", "Controls", "CostOptions", "Experiment", "HardwareOptions", "MethodEntry", "Resources", "SearchOptions",
@@ -47,6 +48,9 @@ class Experiment(Options):
     """Everything that a run depends on. `backbone`: a hub id, a directory, or `demo`. `task` or `tasks`, one of the two.
 
     `corpus`: the unlabelled text of methods that are trained on it. `devices`: latency tables (files) of the devices that budgets name.
+    `archive`: the URL, without a password, of a PostgreSQL database in which the run gets a schema of its own (None: `archive.db` in the
+    run folder). `tune`: methods whose options are searched first; each gets a row of its own with what is found. `plugins`: modules that
+    register methods of one's own, imported by every process that reads the experiment.
     """
 
     backbone: Annotated[str, Field(min_length=1)]
@@ -64,6 +68,9 @@ class Experiment(Options):
     cost: CostOptions = Field(default_factory=CostOptions)
     hardware: HardwareOptions = Field(default_factory=HardwareOptions)
     resources: Resources = Field(default_factory=Resources)
+    plugins: Plugins = ()
+    tune: tuple[TuneEntry, ...] = ()
+    archive: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -74,6 +81,7 @@ class Experiment(Options):
             ("methods", [entry.label for entry in self.methods]),
             ("seeds", [str(seed) for seed in self.seeds]),
             ("budgets", [budget.budget().label() for budget in self.budgets]),
+            ("tune", [entry.method for entry in self.tune]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -111,6 +119,19 @@ class Experiment(Options):
             raise ValueError(f"controls.variants: there is no budget {missing[0]!r}; there are {', '.join(labels)}")
         if self.corpus and self.corpus.name in [task.name for task in self.all_tasks]:
             raise ValueError(f"corpus.name: {self.corpus.name} is also a task's name; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _tunes_what_is_there(self) -> Experiment:
+        for index, tuned in enumerate(self.tune):
+            entries = {entry.label: entry for entry in self.methods}
+            if tuned.method not in entries:
+                raise ValueError(f"tune[{index}].method: there is no method {tuned.method!r}; there are {', '.join(entries)}")
+            own = [task.name for task in self.tasks_of(entries[tuned.method])]
+            if tuned.task is None and len(own) > 1:
+                raise ValueError(f"tune[{index}].task: missing; {tuned.method} is run on {', '.join(own)}")
+            if tuned.task is not None and tuned.task not in own:
+                raise ValueError(f"tune[{index}].task: {tuned.method} is not run on {tuned.task!r}; it is run on {', '.join(own)}")
         return self
 
     @property

@@ -8,18 +8,22 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from methods.errors import UserError
 from methods.recipe import Hardware
 from methods.training.checkpoint import file_digest, write_atomically
+from workbench import archive_place
 from workbench.experiment import Experiment, HardwareOptions
 from workbench.loading import check, read_yaml
 from workbench.places import notation
 
-_GROWING = {"tasks": "name", "methods": "name", "seeds": "", "budgets": ""}
+if TYPE_CHECKING:
+    from search.archive import Archive
+
+_GROWING = {"tasks": "name", "methods": "name", "seeds": "", "budgets": "", "tune": "method"}
 _FREE = ("controls", "search.report_all", "search.sampled", "hardware.checkpoint_seconds", "resources")
 
 
@@ -65,14 +69,23 @@ class RunFolder:
         self.require()
         return check(read_yaml(self.experiment_file), str(self.experiment_file), self.path)
 
+    def open_archive(self) -> Archive:
+        """What the run has measured, to be read, wherever that lies. Raises UserError where there is no run, or no archive."""
+        from search.archive import Archive
+
+        return Archive(self.experiment().archive or self.archive, self.path, create=False)
+
     def examine(self, experiment: Experiment) -> Experiment:
-        """The experiment with device and threads settled, as this folder would take it; nothing is written.
+        """The experiment with device, threads and place of the archive settled, as this folder would take it; nothing is written.
 
         A run may go on with more tasks, methods, seeds, budgets or other controls. Raises UserError where anything else differs that
         changes numbers, or where the folder holds something else.
         """
         previous = self.experiment() if self.experiment_file.exists() else None
-        settled = experiment.model_copy(update={"hardware": settle(experiment.hardware, previous.hardware if previous else None)})
+        update: dict[str, Any] = {"hardware": settle(experiment.hardware, previous.hardware if previous else None)}
+        if experiment.archive:
+            update["archive"] = archive_place.settled(experiment.archive, previous.archive if previous else None, self.path)
+        settled = experiment.model_copy(update=update)
         after = _by_content(settled.resolved(), _digest)
         if previous is not None:
             different = differences(_by_content(previous.resolved(), self._noted_digest), after)
@@ -224,10 +237,12 @@ def _tasks_as_list(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_labels(data: dict[str, Any]) -> dict[str, Any]:
-    """With each method under the name that the run folder knows it by; on which tasks and seeds it runs changes no number."""
+    """With each method under the name that the run folder knows it by; on which tasks and seeds it runs changes no number, nor
+    where trials of tuning are stored and how many run side by side."""
     extra = ("label", "tasks", "seeds", "controls", "resources")
     methods = [{"method": e["name"], **e, "name": e.get("label") or e["name"]} for e in data.get("methods", [])]
-    return {**data, "methods": [{key: e[key] for key in e if key not in extra} for e in methods]}
+    tune = [{key: e[key] for key in e if key not in ("concurrent", "storage")} for e in data.get("tune", [])]
+    return {**data, "tune": tune, "methods": [{key: e[key] for key in e if key not in extra} for e in methods]}
 
 
 def _lost(key: str, before: list[Any], after: list[Any]) -> list[str]:

@@ -136,6 +136,11 @@ def beside(session: Session, task: str, method: str, seed: int, winner: Architec
     TaskControls(method_run(session, task, method, seed)).beside(winner, budget)
 
 
+def quantised(session: Session, task: str, method: str, seed: int, winner: Architecture) -> None:
+    """A winner's ONNX file with weights of 8 bit, measured."""
+    TaskControls(method_run(session, task, method, seed)).quantised(winner)
+
+
 def untrained(session: Session, task: str, method: str, seed: int, chosen: Sequence[Architecture]) -> None:
     TaskControls(method_run(session, task, method, seed)).untrained(chosen)
 

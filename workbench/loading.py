@@ -14,6 +14,7 @@ from methods.errors import UserError
 from methods.registry import get, names
 from workbench.experiment import Experiment, MethodEntry
 from workbench.places import mistakes, suggestion
+from workbench.tune_options import TuneEntry
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,6 +74,8 @@ def _unshared(value: Any) -> Any:
 
 def check(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Experiment:
     """Plain data as an Experiment; `name` is how messages call it, `folder` where relative paths may start as well."""
+    if isinstance(data.get("archive"), str):
+        _check_archive(data["archive"], name)
     try:
         experiment = Experiment.model_validate(data)
     except ValidationError as error:
@@ -92,6 +95,16 @@ def check(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Exp
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
     return _with_paths(experiment, folder)
+
+
+def _check_archive(url: str, name: str) -> None:
+    """Before all else, whose messages show values: this one may hold a password."""
+    from workbench.archive_place import check_url
+
+    try:
+        check_url(url)
+    except UserError as error:
+        raise UserError(f"{name}: archive: {error}") from None
 
 
 def _method_mistakes(entry: MethodEntry, index: int) -> list[str]:
@@ -125,6 +138,7 @@ def _with_paths(experiment: Experiment, folder: Path | None) -> Experiment:
     source = experiment.augmentation
     changes["augmentation"] = source.model_copy(update={"backbone": source.backbone and _directory(source.backbone, folder, False)})
     changes["methods"] = tuple(_with_checkpoint(entry, folder) for entry in experiment.methods)
+    changes["tune"] = tuple(_with_storage(entry) for entry in experiment.tune)
     changes["devices"] = {device: _place(path, folder, False) for device, path in experiment.devices.items()}
     return experiment.model_copy(update=changes)
 
@@ -132,6 +146,11 @@ def _with_paths(experiment: Experiment, folder: Path | None) -> Experiment:
 def _with_checkpoint(entry: MethodEntry, folder: Path | None) -> MethodEntry:
     checkpoint = (entry.model_extra or {}).get("checkpoint")
     return entry.model_copy(update={"checkpoint": _directory(checkpoint, folder, False)}) if checkpoint else entry
+
+
+def _with_storage(entry: TuneEntry) -> TuneEntry:
+    local = entry.storage is not None and "://" not in entry.storage
+    return entry.model_copy(update={"storage": str(Path(entry.storage or "").absolute())}) if local else entry
 
 
 def _place(text: str, folder: Path | None, is_name: bool) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from methods.evaluation import Run, evaluate, weights_digest
+import numpy as np
+
+from methods.evaluation import Run, evaluate, evaluate_in_parts, weights_digest
 from methods.network import Network
 from methods.recipe import Hardware
 from methods.space import Architecture
 from methods.supernet import inputs
+from methods.tasks.metrics import compute
 from methods.tasks.task import Task
 from methods.training.processes import by_main_process
 from search.archive import Archive
 from search.limits import costs_on
 from search.measurement import Kind, Measurement
 from search.predictions import Predictions
+from search.stopping import Race, Stopped, right
 from workbench.experiment import CostOptions
 
 if TYPE_CHECKING:
@@ -50,6 +55,24 @@ class Measurer:
         key = (architecture, self.task.name, split, rows.digest, digest, kind)
         measurement = Measurement(*key, self.seed, spec.metric, found.metrics, used, control, found.seconds)
         return measurement, Predictions(found.ids, found.logits, rows.labels)
+
+    def race(
+        self, run: Run, race: Race, used: Costs, split: str, digest: str, kind: Kind
+    ) -> tuple[Measurement, Predictions] | tuple[Stopped, None]:
+        """`measure` of the race's architecture, or what is known of it by then where it is found hopeless."""
+        rows, spec = self.task.split(split), self.task.spec
+        logits = np.empty((len(rows), len(spec.labels)), dtype=np.float32)
+        key = (race.architecture, self.task.name, split, rows.digest, digest, kind)
+        started = time.monotonic()
+        for seen, found in evaluate_in_parts(run, self.collate, rows, race.parts(), self.hardware):
+            rightly = right(found, rows.labels[seen])
+            logits[seen] = found
+            if len(seen) < len(rows) and (p := race.p_value(seen, rightly)) <= race.level:
+                told = (len(seen), race.estimate(seen, rightly), tuple(rival.id for rival in race.rivals), p)
+                return Stopped(*key, self.seed, *told, time.monotonic() - started), None
+        metrics = compute(spec, logits, rows.labels)
+        measurement = Measurement(*key, self.seed, spec.metric, metrics, used, "", time.monotonic() - started)
+        return measurement, Predictions(np.asarray(rows.ids), logits, rows.labels)
 
     def keep(
         self, run: Run, architecture: Architecture, used: Costs, split: str, digest: str, kind: Kind, control: str = ""

@@ -27,6 +27,10 @@ from workbench.checking import check_corpus_recipes
 from workbench.experiment import DATA_SEED, Experiment, TaskOptions
 from workbench.session import Member, members_of, read_devices
 from workbench.sizes import TaskSize, backbone_config, task_size
+from workbench.tune_checks import check_tuning
+from workbench.tune_options import TuneEntry
+from workbench.tuned import STAGE as TUNE
+from workbench.tuned import dearest, task_of
 
 if TYPE_CHECKING:
     from methods.latency import LatencyTable
@@ -105,6 +109,8 @@ class Plan:
 def make_plan(experiment: Experiment, name: str, made: Path | None = None) -> Plan:
     """The plan of an experiment that is called `name` in messages. Raises UserError."""
     backbone, note = backbone_config(experiment.backbone, made)
+    check_tuning(experiment, backbone, name)
+    experiment = dearest(experiment, backbone, name)
     members = members_of(experiment, backbone, name)
     check_corpus_recipes(experiment, members, backbone, name)
     sizes = {options.name: task_size(options) for options in experiment.all_tasks}
@@ -132,6 +138,7 @@ def assemble(
         own = [member for member in members if member.entry.runs(options.name)]
         by_method = {member.name: planner.method(member) for member in own}
         stages += [planner.teacher(), *planner.augmentation()]
+        stages += [planner.tuning(tune, by_method[tune.label]) for tune in experiment.tune if task_of(experiment, tune) == options]
         for member in own:
             stages += [*by_method[member.name], *([] if member.on_corpus else [planner.search(member)])]
             budgets += _against(member.space, experiment, backbone, options, devices)
@@ -203,6 +210,13 @@ class _Planner:
         )
         pairs = [(a, b) for a, b in zip(typical, longest, strict=True) if a.scope == "task"]
         return [self._row(member.name, a, b, self.times_of(member) * times_of(self.experiment, member, a)) for a, b in pairs]
+
+    def tuning(self, tune: TuneEntry, tuned: Sequence[StageRow]) -> StageRow:
+        """So many trials, each as long as it can get; what they are rated by is left out."""
+        trained = [row for row in tuned if row.flops]
+        steps, examples, flops = (tune.trials * sum(getattr(row, name) for row in trained) for name in ("steps", "examples", "flops"))
+        note = f"at most: {tune.trials} trials with the costliest values, none stopped"
+        return StageRow(self.task, tune.label, TUNE, 1, 0, steps, examples, flops, max(row.memory for row in trained), note)
 
     def search(self, member: Member) -> StageRow:
         """Evaluations of the search split, at the mean of what the smallest and the largest architecture cost."""

@@ -6,8 +6,6 @@ that the driver does itself it does as without Ray, and reads what it would have
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +28,7 @@ from search.loop import Evaluate, Evaluated
 from search.measurement import Measurement
 from search.ray_.pool import Pool
 from search.ray_.tasks import completed
+from search.stopping import Race, Stopped
 from workbench import jobs
 from workbench.experiment import Experiment, Resources
 from workbench.folder import RunFolder
@@ -39,37 +38,6 @@ from workbench.session import Session
 from workbench.workers import Job, Result, Workers
 
 STATUS_SECONDS = 60.0
-
-
-@contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Ray at `local` (this machine alone, until the end), `auto` (the cluster that this machine belongs to) or `ray://HOST:PORT`.
-
-    A connection that is there already is used and left. Raises UserError where there is no cluster.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray.init(address=address, num_cpus=_cores() if address == "local" else None, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        hint = "start one with `ray start --head`, or write --ray local" if address == "auto" else "is `ray start --head` done there?"
-        raise UserError(f"--ray {address}: no cluster answers ({_first_line(error)}); {hint}") from error
-    except Exception as error:  # Ray raises this very class where its processes do not come up in time
-        raise UserError(f"--ray {address}: Ray does not start here ({_first_line(error)})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @dataclass(frozen=True)
@@ -111,7 +79,7 @@ def perform(home: Home, job: Job, known: tuple[Measurement, ...]) -> Outcome:
     return Outcome(collected.added, collected.stages)
 
 
-def evaluator(home: Home, where: tuple[str, str, int], supernet: Any) -> Callable[[Architecture], Evaluated]:
+def evaluator(home: Home, where: tuple[str, str, int], supernet: Any) -> Callable[[Architecture | Race], Evaluated | Stopped]:
     """Makes, in an actor, what measures architectures on `search`; `supernet`: a reference. The copy is the actor's own: with weights in
     the store's memory, which is aligned otherwise, the last bits of the logits differ."""
     session = session_of(home)
@@ -119,7 +87,7 @@ def evaluator(home: Home, where: tuple[str, str, int], supernet: Any) -> Callabl
     torch.set_num_threads(session.hardware.threads)
     run = jobs.run_of(session, *where)
     run.supernet = ray.get(supernet).to(session.hardware.device)
-    return run.scores.on("search").measure
+    return run.scores.on("search").answer
 
 
 class RayWorkers(Workers):

@@ -14,6 +14,7 @@ from methods.training.teacher import fine_tune_teacher
 from search.tables import StageRow
 from workbench.experiment import DATA_SEED, TaskOptions
 from workbench.session import Member, Session
+from workbench.tuned import STAGE as TUNE
 
 TEACHER = "teacher"
 
@@ -39,7 +40,7 @@ def check_trained(recorded: list[StageRow], places: Iterable[Place]) -> None:
         folder = place.folder
         begun = {stage.name for stage in folder.iterdir() if _is_stage(stage)} - {"tensorboard"} if folder.is_dir() else set()
         rows = [row for row in recorded if (row.task, row.method, row.seed) == (place.task, place.method, place.seed)]
-        known = {row.stage for row in rows if row.steps}
+        known = {row.stage for row in rows if row.steps and row.stage != TUNE}
         stages = {stage for stage in (known if place.recorded else begun | known) if place.matters(stage)}
         if not (stages or place.may_be_empty) or not all((folder / stage / "stage.json").is_file() for stage in stages):
             raise UserError(f"{folder}: the training there is not finished; go on with it first: elastibench run")

@@ -36,19 +36,19 @@ def write_report(folder: RunFolder) -> HeadToHead:
     for draw in (estimates, shrinking, alpha):
         with suppress(UserError):  # of a run in which there is nothing of this kind to draw
             draw(folder.path, folder.report / f"{draw.__name__}.png")
-    write_measurements(folder.archive, folder.report / "measurements.csv")
+    with folder.open_archive() as archive:
+        write_measurements(archive, folder.report / "measurements.csv")
     return table
 
 
-def write_measurements(archive: Path, path: Path) -> None:
+def write_measurements(archive: Archive, path: Path) -> None:
     """One line per measurement."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    with Archive(archive, create=False) as opened:
-        for m in sorted(
-            opened.measurements(), key=lambda m: (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id)
-        ):
-            names = (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id, m.metric)
-            writer.writerow([*names, f"{m.quality:.6f}", m.costs.parameters, m.costs.flops, m.architecture.canonical])
+    for m in sorted(
+        archive.measurements(), key=lambda m: (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id)
+    ):
+        names = (m.task, m.architecture.method, m.seed, m.kind, m.control, m.split, m.architecture.id, m.metric)
+        writer.writerow([*names, f"{m.quality:.6f}", m.costs.parameters, m.costs.flops, m.architecture.canonical])
     write_atomically(path, text.getvalue())

@@ -174,7 +174,7 @@ class MethodRun:
         """
         scores = scores.on("search")
         result = scores.search(self.budgets, self.session.experiment.search)
-        spent = [scores.cost(part.strategy, part.label, part.measurements) for part in result.passes]
+        spent = [scores.cost(part.strategy, part.label, part.measurements, part.hopeless) for part in result.passes]
         selected = self._selected(result) + self._derived(scores) if self.recipe.derived_by else []
         for one in selected:
             keep_selection(self.session.archive, one)

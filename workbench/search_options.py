@@ -79,6 +79,10 @@ class SearchOptions(Options):
     `objectives`: costs, by the names of their limits (`max_flops`). With them one search looks for the front of quality and these costs,
     within the widest of the limits that all budgets have, and serves every budget; without, there is a search per budget.
 
+    `early_stop`: a search that looks for one best stops evaluating what has no hope to become it; this is the probability with which it
+    may stop, in error, anything that could have (0.05; None: everything is evaluated whole). Of methods with a supernet per task, whose
+    metric is accuracy.
+
     `report_all`: every architecture of an exhaustively searched space is also measured on `validation`; printed, never ranked by.
     Methods trained on the corpus are searched by their tables, whatever the strategy; `sampled`: so many networks drawn from the
     tables are estimated and assembled too, to show how well the estimates rank.
@@ -88,6 +92,7 @@ class SearchOptions(Options):
     evaluations: Count | None = None
     generation: Count = 8
     objectives: tuple[str, ...] = ()
+    early_stop: Annotated[float, Field(gt=0, lt=1)] | None = None
     report_all: bool = False
     sampled: Annotated[int, Field(ge=0)] = 0
 
@@ -95,6 +100,14 @@ class SearchOptions(Options):
     def _listed(self) -> SearchOptions:
         if self.report_all and self.strategy not in ("exhaustive", strategies.AUTO):
             raise ValueError("report_all goes with strategy: exhaustive")
+        return self
+
+    @model_validator(mode="after")
+    def _one_best(self) -> SearchOptions:
+        if self.early_stop is not None and self.objectives:
+            raise ValueError("early_stop: a front has no one best that the rest could be worse than; leave out early_stop or objectives")
+        if self.early_stop is not None and self.report_all:
+            raise ValueError("early_stop: report_all shows every architecture, and some are not evaluated; leave out one of them")
         return self
 
     @model_validator(mode="after")

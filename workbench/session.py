@@ -16,7 +16,7 @@ from methods.registry import Method, get
 from methods.space import SearchSpace
 from methods.tasks.task import Task
 from search.archive import Archive
-from search.limits import CostFunction, check_budget
+from search.limits import CostFunction, refuse_impossible
 from workbench.experiment import DATA_SEED, Experiment, MethodEntry, Resources, TaskOptions
 from workbench.folder import RunFolder, hardware
 from workbench.sizes import backbone_config
@@ -76,7 +76,7 @@ class Session:
     def archive(self) -> Archive:
         from workbench.archive_of_main import archive_of_main
 
-        return archive_of_main(self.folder.archive)
+        return archive_of_main(self.experiment.archive or self.folder.archive, self.folder.path)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -114,6 +114,11 @@ class Session:
         """The methods with their spaces. Raises UserError, by its place, where a space can't be."""
         return members_of(self.experiment, self.shape, self.name)
 
+    def take(self, experiment: Experiment) -> None:
+        """Goes on with the same experiment that has more methods."""
+        self.experiment = experiment
+        self.__dict__.pop("members", None)
+
     def resources_of(self, member: Member | None = None) -> Resources:
         """What a stage takes of a cluster: the method's own, where it has some."""
         return (member and member.entry.resources) or self.experiment.resources
@@ -140,11 +145,11 @@ class Session:
         return CostFunction(member.space, self.shape, head, cost.length, cost.batch, self.devices)
 
     def possible(self, member: Member, head: Head) -> list[Budget]:
-        """The budgets that the method's smallest architecture meets, limits on latency left out."""
-        cost, found = self.experiment.cost, []
+        """The budgets whose limits an architecture of the method meets, each by itself, as far as that can be said beforehand."""
+        cost_of, found = self.cost_of(member, head), []
         for budget in self.experiment.all_budgets():
             try:
-                check_budget(member.space, budget, self.shape, head, cost.length, cost.batch)
+                refuse_impossible(member.space, budget, cost_of)
             except UserError:
                 continue
             found.append(budget)

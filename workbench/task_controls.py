@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from methods.budget import Budget
 from methods.recipe import Context
 from methods.space import Architecture
+from search.measurement import INT8
 from workbench.corpus_controls import HAND_MADE, RANDOM, hand_made_within
 from workbench.int8_control import measure_int8
 from workbench.workers import Job, called
@@ -39,9 +40,7 @@ class TaskControls:
         controls = self.owner.controls
         for architecture in self.owner.random:
             self.owner.finish(architecture, RANDOM)
-        if controls.hand_made or controls.variants:
-            winners = [(budget, winner) for budget in self.owner.budgets if (winner := self.owner.best(budget)) is not None]
-            self.owner.workers.ahead([self.owner.job("beside", f"{b.label()}: beside {called(a)}", a, b) for b, a in winners])
+        self.owner.workers.ahead(self._jobs_of_winners())
         for budget in self.owner.budgets:
             if controls.floors:
                 self.floors(budget)
@@ -49,12 +48,27 @@ class TaskControls:
             if winner is not None:
                 self.beside(winner, budget)
             if winner is not None and controls.int8:
-                measure_int8(self.owner.measurer, self.owner.recipe.finish(self.owner.context, self.owner.supernet, winner), winner)
+                self.quantised(winner)
         if controls.untrained and chosen:
             for wait in self.owner.earlier:
                 wait()
             self.owner.workers.ahead([self.owner.job("untrained", self.owner.recipe.initial_name, tuple(chosen))])
             self.untrained(chosen)
+
+    def _jobs_of_winners(self) -> list[Job]:
+        """What can be computed once it is known which networks ship."""
+        owner, controls, jobs = self.owner, self.owner.controls, []
+        winners = [(budget, winner) for budget in owner.budgets if (winner := owner.best(budget)) is not None]
+        if controls.hand_made or controls.variants:
+            jobs += [owner.job("beside", f"{b.label()}: beside {called(a)}", a, b) for b, a in winners]
+        if controls.int8:
+            jobs += [owner.job("quantised", f"{INT8} {called(a)}", a) for a in dict.fromkeys(a for _, a in winners)]
+        return jobs
+
+    def quantised(self, winner: Architecture) -> None:
+        """A winner with weights of 8 bit."""
+        owner = self.owner
+        measure_int8(owner.measurer, owner.recipe.finish(owner.context, owner.supernet, winner), winner)
 
     def floors(self, budget: Budget) -> None:
         """What the method has to beat under a budget."""

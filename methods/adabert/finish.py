@@ -157,6 +157,8 @@ def train(
         settings=settings | {"weights": weights_digest(student)},
         record=context.record,
         stepper=stepping(o.weights),
+        watch=context.watch,
+        shown=student.network,
     )
 
 

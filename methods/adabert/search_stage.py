@@ -62,6 +62,8 @@ def search(context: Context, options: AdaBertOptions, supernet: AdaBertSupernet,
         record=context.record,
         companion=SearchCompanion(step),
         stepper=step.make_stepper,
+        watch=context.watch,
+        shown=supernet,
     )
     model.requires_grad_(True)
     model.publish()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from math import comb, prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from methods.layers.part import Part
 from methods.network import NetworkSpec
 from methods.space import Architecture, Assignment, Choice, Form, SearchSpace, Value
 from methods.tasks.head import Head
+
+if TYPE_CHECKING:
+    from methods.latency import LatencyTable
 
 METHOD_NAME = "adabert"
 SCHEMA = 1
@@ -138,6 +141,11 @@ class AdaBertSpace(SearchSpace):
         """`cells` cells whose nodes take the last sources, with one operation on all edges."""
         nodes = [[[source, operation] for source in range(n + 2 - self.kept(n), n + 2)] for n in range(self.options.nodes)]
         return Architecture.of(self.method, {"schema": SCHEMA, "K": cells, "nodes": nodes})
+
+    def fastest(self, table: LatencyTable, backbone: BackboneConfig, head: Head) -> Architecture:
+        """All edges have the same operations to choose from, so that the fastest cell has one operation throughout."""
+        found = [self.uniform(cells, name) for cells in range(1, self.options.cells + 1) for name in self.options.operations]
+        return min(found, key=lambda architecture: table.network(self.spec(architecture, backbone, head)))
 
     def anchors(self) -> list[Architecture]:
         """The smallest, the largest, and the cell of each single operation at a half of the depth."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from methods.errors import UserError
 from methods.network import NetworkSpec
 from methods.space import Architecture, Assignment, Choice, Form, SearchSpace, Value
 from methods.tasks.head import Head
+
+if TYPE_CHECKING:
+    from methods.latency import LatencyTable
 
 Widths = dict[int, tuple[int, int]]
 """Of each kept layer (index from 0) its heads and neurons."""
@@ -95,6 +98,17 @@ class ElasticSpace(SearchSpace):
     def smallest(self) -> Architecture:
         layers = range(self.backbone.layers if self.all_layers else 1)
         return self._architecture(dict.fromkeys(layers, (self.heads[0], self.neurons[0])))
+
+    def fastest(self, table: LatencyTable, backbone: BackboneConfig, head: Head) -> Architecture:
+        """As few layers as can be; the times of a layer's heads and neurons add up."""
+        layers = range(self.backbone.layers if self.all_layers else 1)
+
+        def seconds(heads: int, neurons: int) -> float:
+            return table.network(spec_of(self._architecture(dict.fromkeys(layers, (heads, neurons))), backbone, head))
+
+        heads = min(self.heads, key=lambda value: seconds(value, self.neurons[0]))
+        neurons = min(self.neurons, key=lambda value: seconds(self.heads[0], value))
+        return self._architecture(dict.fromkeys(layers, (heads, neurons)))
 
     def anchors(self) -> list[Architecture]:
         """The smallest, the largest, and the uniform networks of the paper's grid."""

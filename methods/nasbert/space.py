@@ -23,12 +23,13 @@ from methods.nasbert.encoding import (
 )
 from methods.nasbert.hand_made import hand_made
 from methods.nasbert.networks import Settings, network_spec
-from methods.nasbert.tables import CostTables, Table, cost_tables, extreme
+from methods.nasbert.tables import CostTables, Extreme, Table, cost_tables, extreme, part_tables
 from methods.network import NetworkSpec
 from methods.space import Architecture, Assignment, Choice, Form, SearchSpace, Value
 from methods.tasks.head import Head
 
 if TYPE_CHECKING:
+    from methods.latency import LatencyTable
     from methods.nasbert.options import NasBertOptions
 
 
@@ -170,9 +171,19 @@ class NasBertSpace(SearchSpace):
         def score(table: Table) -> Table:
             return sign * np.stack([table[..., 0] + table[..., 1], table[..., 2]], axis=-1)
 
-        found = extreme(self.tables(self.backbone, Head("classification", 2), 128), self.blocks, path_length, score)
+        return self._found(
+            extreme(self.tables(self.backbone, Head("classification", 2), 128), self.blocks, path_length, score), path_length
+        )
+
+    def _found(self, found: Extreme, path_length: int) -> Architecture:
         pairs = [(self.hidden_sizes[h], [self.operations[o]] * path_length) for h, o in zip(found.hidden, found.operations, strict=True)]
         return self._architecture(self.embedding_sizes[found.embedding], pairs)
+
+    def fastest(self, table: LatencyTable, backbone: BackboneConfig, head: Head) -> Architecture:
+        """The times of stem, operations, links and head add up as the other costs do."""
+        parts = part_tables(self.embedding_sizes, self.hidden_sizes, self.operations, self.settings, backbone, head)
+        seconds = parts.measured(lambda part: (0.0 if part is None else table.part(part),))
+        return self._found(extreme(CostTables(**seconds), self.blocks, 1, lambda values: values), 1)
 
     def cost_range(self, backbone: BackboneConfig, head: Head, length: int = 128, batch: int = 1) -> dict[str, tuple[float, float]]:
         """The least and the greatest value of each cost in the whole space (deployed form), by the name of its limit.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,16 @@ def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     if candidates:
         raise UserError(f"{folder}: damaged checkpoints (SHA-256 differs from {MARK}); remove the folder to start this stage anew")
     return None
+
+
+def hand_over(folder: Path, into: Path) -> None:
+    """Links into a new folder what it takes to go on from the last checkpoints beneath another one, on the same file system."""
+
+    def needless(place: str, names: list[str]) -> set[str]:
+        newest = _mark(Path(place)).get("file")
+        return {name for name in names if name == "tensorboard" or (name in CHECKPOINTS and name not in (MARK, newest))}
+
+    shutil.copytree(folder, into, copy_function=os.link, ignore=needless)
 
 
 def _mark(folder: Path) -> dict[str, Any]:

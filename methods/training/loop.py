@@ -9,6 +9,7 @@ each process takes its share of every batch, and gradients are averaged over the
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -22,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.errors import StageError, UserError
-from methods.recipe import Hardware
+from methods.recipe import Hardware, StageRecord, Watch
 from methods.tasks.batches import training_batches
-from methods.training.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
+from methods.training.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from methods.training.options import Pace
 from methods.training.processes import not_in_all, of_main_process, processes, summed
 from methods.training.progress import progress_bar
@@ -103,6 +104,9 @@ class Loop:
     """Stages of the same name here draw the same masks; the stage's own name where it is empty."""
     stepper: MakeStepper | None = None
     """What steps the weights; AdamW at the schedule's rate where there is none."""
+    watch: Watch | None = None
+    shown: nn.Module | None = None
+    """The part of the model that the watch looks at; all of it where there is none."""
 
     def run(self) -> dict[str, float]:
         """Trains to the end, from the last checkpoint where there is one. Returns steps, examples, flops, seconds and sub-network steps.
@@ -143,6 +147,11 @@ class Loop:
                 ended = self.companion.after(state["step"])
                 aside += time.monotonic() - paused
             state["seconds"] = before + time.monotonic() - started - aside
+            if self.watch is not None and self.watch.wants(self.name, state["step"], total):
+                paused = time.monotonic()
+                self._save(fingerprint, parts, state)
+                self._show(self.watch, state, total)
+                aside += time.monotonic() - paused
             if ended:
                 break
             if accelerator.process_index == 0 and time.monotonic() - saved_at > self.hardware.checkpoint_seconds:
@@ -181,6 +190,14 @@ class Loop:
         save_checkpoint(
             self.folder, {name: part.state_dict() for name, part in parts.items()} | {"state": state, "companion": kept}, fingerprint
         )
+
+    def _show(self, watch: Watch, state: dict[str, Any], total: int) -> None:
+        """Nothing that is trained changes, and no random number is lost."""
+        random = random_state()
+        model = copy.deepcopy(self.model if self.shown is None else self.shown).eval()
+        done = [state[name] for name in ("step", "examples", "flops", "seconds", "subnetwork_steps")]
+        watch.look(state["step"] / total, model, StageRecord(self.name, *done))
+        restore_random_state(random)
 
     def _gradients(self, accelerator: Any, batches: Sequence[Sequence[int]], state: dict[str, Any]) -> dict[str, float]:
         """Forward and backward over the batches of one step, averaged over the rows of all processes, clipped."""

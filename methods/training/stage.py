@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from methods.costs import costs
 from methods.errors import UserError
 from methods.network import NetworkSpec
-from methods.recipe import Context, Hardware, StageRecord
+from methods.recipe import Context, Hardware, StageRecord, Watch
 from methods.tasks.batches import Collate, training_batches
 from methods.tasks.task import AUGMENTED, Split
 from methods.training.checkpoint import CHECKPOINTS, file_digest, write_atomically, written_aside
@@ -60,7 +60,7 @@ def run_stage(
     fingerprint = {"settings": settings, "schedule": schedule.model_dump(exclude={"augmented", "sampler", "samples"})}
     schedule = schedule.model_copy(update={"rows": None})  # it limits the originals, not their copies
     stage = _Stage(context.folder, name, model, context.seed, context.hardware, context.record)
-    more: dict[str, Any] = {"score": score, "stepper": stepper, "companion": companion}
+    more: dict[str, Any] = {"score": score, "stepper": stepper, "companion": companion, "watch": context.watch}
     stage.run(lambda: collate.encode(train), train.digest, step, collate, schedule, flops, fingerprint, **more)
 
 
@@ -82,13 +82,16 @@ def train_stage(
     clipped: Sequence[nn.Module] = (),
     seeded_as: str = "",
     stepper: MakeStepper | None = None,
+    watch: Watch | None = None,
+    shown: nn.Module | None = None,
 ) -> None:
     """`run_stage` on any rows: brings `model` to the state after stage `name` of a recipe whose folder is `folder`.
 
-    `companion.write` leaves what else the stage has found beside the weights. `clipped`, `seeded_as`, `stepper`: see `Loop`.
+    `companion.write` leaves what else the stage has found beside the weights. The rest: see `Loop`.
     """
     stage = _Stage(folder, name, model, seed, hardware, record)
     more: dict[str, Any] = {"companion": companion, "clipped": clipped, "seeded_as": seeded_as, "stepper": stepper}
+    more |= {"watch": watch, "shown": shown}
     stage.run(lambda: data, data.digest, step, collate, schedule, flops, {"settings": settings}, **more)
 
 

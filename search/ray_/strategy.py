@@ -1,66 +1,67 @@
-"""Ray Tune's searcher behind the interface of a strategy: `OptunaSearch`, asked and told as Tune does it.
+"""Ray Tune as a strategy: a `Tuner` with `OptunaSearch`, whose trials are evaluated where those of all strategies are.
 
-Tune's own loop starts a process per trial, which takes longer than most evaluations with shared weights. Here the loop of
-`search.loop` asks and tells, and the actors of `search.ray_.pool` evaluate; every measurement is in the archive, so that a search is
-resumed by being told again.
+A trial of Tune is a messenger. It hands its configuration to the driver and is paused until the score is there; measuring is left to the
+actors of `search.ray_.pool`, which are warm, and every measurement is in the archive, so that a search is resumed by being told again.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from typing import Any, cast
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
 
-import optuna
-from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study
-from ray.tune.search.optuna import OptunaSearch
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.strategies.optuna_ import OptunaStrategy, Parameters
-from search.strategies.strategy import Problem, seed_of
+from methods.space import Architecture
+from search.ray_.cluster import connected
+from search.ray_.failures import gave_up, raised
+from search.ray_.host import TuneHost
+from search.strategies.strategy import Problem, Strategy
 
-QUALITY = "quality"
+NAME = "Ray Tune"
+END_SECONDS = 30.0
 
 
-class RayTune(OptunaStrategy):
-    """Tune's default, the Parzen estimator, over a function that draws a trial's parameters and sets the named constraints: costs are exact
-    and known before anything is evaluated."""
+class RayTune(Strategy):
+    """The driver's side. On the cluster that Ray is connected to, else on this machine alone until the search ends."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        logging.getLogger("ray.tune.search.optuna.optuna_search").setLevel(logging.ERROR)
-        self._metrics = [QUALITY, *self.problem.objectives]
-        modes = ["max", *["min"] * len(self.problem.objectives)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._searcher = OptunaSearch(self._draw, metric=self._metrics, mode=modes, sampler=self.sampler(seed_of(problem.seed)))
-        self.study = cast(Study, self._searcher._ot_study)
-        self._names: dict[int, str] = {}
+        self._ray = ExitStack()
+        self._ray.enter_context(connected("local"))
+        name = f"{NAME} {uuid4().hex}"
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": 4, "scheduling_strategy": here}
+        self._host: Any = ray.remote(TuneHost).options(**options).remote(name, problem)
+        self._fit = self._host.fit.remote()
+        self._asked: list[Architecture] = []
+        self._told: dict[Architecture, float | None] = {}
 
-    def sampler(self, seed: int) -> BaseSampler:
-        return TPESampler(seed=seed)
+    def ask(self, count: int) -> list[Architecture]:
+        try:
+            self._asked, self.duplicates = ray.get(self._host.ask.remote(count, self._scores()))
+        except RayTaskError as error:
+            raise raised(NAME, error) from error
+        except RayError as error:
+            raise gave_up(NAME, error, 1) from error
+        return list(self._asked)
 
-    def trial(self, seed: int, given: Parameters | None) -> optuna.Trial:
-        if given is not None:
-            self.study.enqueue_trial(given)
-        self.study.sampler = self.sampler(seed)
-        name = f"trial {self._trials}"
-        self._searcher.suggest(name)
-        trial: optuna.Trial = self._searcher._ot_trials[name]
-        self._names[trial.number] = name
-        return trial
+    def tell(self, architecture: Architecture, score: float | None, violations: Mapping[str, float]) -> None:  # noqa: ARG002 (trials name them)
+        self._told[architecture] = score
 
-    def finish(self, trial: optuna.Trial, values: tuple[float, ...], violations: Any) -> None:  # noqa: ARG002 (set when it was drawn)
-        self._searcher.on_trial_complete(self._names.pop(trial.number), dict(zip(self._metrics, values, strict=True)))
+    def close(self) -> None:
+        try:
+            self._host.end.remote(self._scores())
+            ray.get(self._fit, timeout=END_SECONDS)
+        except (RayError, GetTimeoutError):
+            pass  # what failed has been told by `ask`
+        finally:
+            ray.kill(self._host)
+            self._ray.close()
 
-    def _draw(self, trial: Any) -> dict[str, Any]:
-        """Tune's search space, defined by running it."""
-        for name, distribution in self.distributions.items():
-            if isinstance(distribution, IntDistribution):
-                trial.suggest_int(name, distribution.low, distribution.high)
-            elif isinstance(distribution, CategoricalDistribution):
-                trial.suggest_categorical(name, distribution.choices)
-        for name, violation in self.problem.budget.violations(self.problem.cost_of(self.decoded(trial.params))).items():
-            trial.set_constraint(name, violation)
-        return {}
+    def _scores(self) -> list[float | None]:
+        found = [self._told.get(architecture) for architecture in self._asked]
+        self._told = {}
+        return found

@@ -70,6 +70,9 @@ class Strategy(ABC):
         `violations`: for each limit of the budget (cost - limit) / limit.
         """
 
+    def close(self) -> None:  # noqa: B027 (most have nothing to give back)
+        """The end of the search, whatever ended it."""
+
 
 def seed_of(*parts: int | str) -> int:
     """A seed of 32 bits from a hash of the parts, the same in every process."""

@@ -59,7 +59,7 @@ def test_sub_network_steps_are_summed_where_every_stage_counted_them(
         assert (found.training_steps, found.training_subnetwork_steps) == (200, steps)
         assert ("not counted" in found.why.get("training_subnetwork_steps", "")) == (steps is None)
     text = table.render()
-    assert "sub-net steps" in text and ("not counted when this was trained" in text) == (steps is None)
+    assert " passes " in text and ("not counted when this was trained" in text) == (steps is None)
 
 
 def test_random_architectures_count_between_90_and_100_percent(small: HeadToHead) -> None:

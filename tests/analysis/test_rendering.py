@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from analysis.description import describe
 from analysis.head_to_head import HeadToHead, head_to_head
 from analysis.latex import escaped
 from methods import UserError
+from methods.costs import Costs
 from methods.space import Architecture
-from tests.analysis.runs import small_run
+from search.timings import Timed, keep_timed
+from tests.analysis.runs import Folder, architecture, costs, small_run
 
 FORMATS = ("table", "md", "tex", "csv", "json")
 
@@ -45,6 +48,42 @@ def test_the_terminal_table_fits_120_columns(small: HeadToHead) -> None:
     for cell in ("1M+2M", "1G", "4", "12", "6T", "200", "400", "4K"):
         assert cell in costs
     assert next(line.split() for line in lines if line.startswith("random ("))[-5:] == ["85.4%", "-8.0", "[-13.0,", "-3.5]", ".004"]
+
+
+@pytest.fixture
+def timed(tmp_path: Path) -> HeadToHead:
+    """A winner that was timed on two devices, and a control on neither."""
+    devices = {"a-phone-with-a-name": 0.02, "another-device": 0.03}
+    run = Folder(tmp_path, [{"name": "small", "max_latency": {"another-device": 0.1}}])
+    known = Costs(10, 20, 3_000_000_000, latency=devices)
+    run.measure(architecture(3), 0.9, "search", cost=known)
+    run.measure(architecture(3), 0.9, "validation", "finished", cost=known)
+    run.control("teacher", Architecture.of("teacher", {}), 0.95, costs(4.0))
+    run.stage("dynabert", "width", 123_456, 2e12)
+    for device, seconds in devices.items():
+        keep_timed(run.archive, Timed("sst2", "dynabert", architecture(3).id, device, seconds, 0.01 + seconds, 5, finished=True))
+    return head_to_head(tmp_path)
+
+
+def test_columns_beyond_120_stand_below_with_the_rows_names(timed: HeadToHead) -> None:
+    lines = timed.render().splitlines()
+    assert max(map(len, lines)) <= 120 and "…" not in "".join(lines)
+    first, second, _ = (line.split("  ") for line in lines if line.startswith("dynabert") and "0.9000" not in line)
+    cells = [cell.strip() for cell in (*first, *second) if cell.strip()]
+    assert cells.count("dynabert") == 2, "the third is what n tasks x b budgets cost"
+    for cell in ("10+20", "3G", "20", "30", "40", "2T", "123.5K", "370.4K"):
+        assert cell in cells, cell
+
+
+def test_a_row_without_a_devices_latency_says_why(timed: HeadToHead) -> None:
+    text, teacher = "the device's table does not know all of its parts", timed.frame.set_index("row").loc["teacher"]
+    assert math.isnan(teacher["latency.another-device"]) and f"latency.another-device: {text}" in teacher["why_empty"].replace(
+        "latency.a-phone-with-a-name, ", ""
+    )
+    rows = {row["row"]: row for row in json.loads(timed.render("json"))["rows"]}
+    assert rows["dynabert"]["latency_measured.another-device"] == 0.04
+    assert rows["teacher"]["latency_measured.another-device"] is None
+    assert rows["teacher"]["why"]["latency_measured.another-device"] == "of whole networks what ships is timed, no control"
 
 
 def test_the_winner_is_bold_everywhere(small: HeadToHead) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from methods.adabert.options import SpaceOptions
 from methods.adabert.space import AdaBertSpace
 from methods.backbone import BERT_BASE
-from methods.budget import parse_seconds
+from methods.budget import Budget, parse_seconds
+from methods.dynabert.elastic import ElasticSpace
 from methods.dynabert.space import DynaBertSpace
 from methods.errors import UserError
 from methods.latency import Fingerprint, LatencyTable, Timing, key_of, pieces_of
@@ -27,7 +30,9 @@ from methods.layers.feed_forward import FeedForward
 from methods.layers.operations import CellConvolution, CellIdentity, CellPool
 from methods.layers.part import Part
 from methods.nasbert.space import NasBertSpace
+from methods.space import SearchSpace
 from methods.tasks.head import Head
+from search.limits import CostFunction, refuse_impossible
 
 HEAD = Head("classification", 2)
 
@@ -44,6 +49,46 @@ def table_of(seconds: dict[str, float], **changes: Any) -> LatencyTable:
     timings = {name: Timing(mean=s, std=0, p10=s, p50=s, p90=s, n=1) for name, s in seconds.items()}
     given = {"scale": 1.0, "fixed": 0.0, "calibrated_on": 0, "held_out": None, **changes}
     return LatencyTable(name="abacus", measured_at="2026-01-01", fingerprint=fingerprint, parts=timings, **given)
+
+
+SMALL = replace(BERT_BASE, layers=2, heads=2, hidden=16, intermediate=32, vocabulary=50)
+SPACES = {
+    "grid": lambda: DynaBertSpace(SMALL, (0.5, 1.0), (0.5, 1.0)),
+    "elastic": lambda: ElasticSpace(DynaBertSpace(SMALL)),
+    "all layers": lambda: ElasticSpace(DynaBertSpace(SMALL)).full_depth(),
+    "nasbert": lambda: NasBertSpace(4, 2, (8, 16), ("M", "F"), (8, 16), head_size=8, backbone=SMALL),
+    "adabert": lambda: AdaBertSpace(SpaceOptions(cells=2, nodes=2, width=8, operations=("conv_3", "max_pool_3", "identity"))),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_fastest_network_is_that_of_a_look_at_all(name: str) -> None:
+    space = SPACES[name]()
+    specs = {architecture: space.spec(architecture, SMALL, HEAD) for architecture in space.enumerate()}
+    keys = sorted({key_of(piece) for spec in specs.values() for piece in pieces_of(spec)})
+    for seed in range(5):
+        rng = random.Random(seed)
+        table = table_of({key: rng.uniform(0.1, 1.0) for key in keys}, scale=2.0, fixed=0.5)
+        least = min(table.network(spec) for spec in specs.values())
+        fastest = space.fastest(table, SMALL, HEAD)
+        assert fastest in specs and table.network(specs[fastest]) == pytest.approx(least, rel=1e-12)
+        cost_of = CostFunction(space, SMALL, HEAD, 8, 1, {"abacus": table})
+        refuse_impossible(space, Budget(max_latency={"abacus": least}), cost_of)
+        with pytest.raises(
+            UserError, match=rf"budget tight: max_latency.abacus is .* ms, and the fastest network of .* takes {1e3 * least:.4g} ms"
+        ):
+            refuse_impossible(space, Budget(max_latency={"abacus": 0.999 * least}, name="tight"), cost_of)
+
+
+def test_where_the_fastest_network_is_not_known_nothing_is_refused() -> None:
+    class Unknown(NasBertSpace):
+        fastest = SearchSpace.fastest
+
+    space, tight = Unknown(), Budget(max_latency={"abacus": 1e-9})
+    assert space.fastest(table_of({}), BERT_BASE, HEAD) is None
+    refuse_impossible(space, tight, CostFunction(space, BERT_BASE, HEAD, devices={"abacus": table_of({})}))
+    lacking = CostFunction(NasBertSpace(), BERT_BASE, HEAD, devices={"abacus": table_of({})})
+    refuse_impossible(space, tight, lacking)
 
 
 ATTENTION = SelfAttention(16, 2, 8)

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,48 +21,7 @@ from search.tables import SearchRow
 from tests.search.test_archive import make_older, numbered, predictions
 from tests.search.toy import LayerSpace, costs_of, measured, share
 
-pytest.importorskip("psycopg")
-BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
-needs_server = pytest.mark.skipif(BIN is None or not (BIN / "initdb").exists(), reason="no PostgreSQL server is installed")
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A throw-away server on a free port; its URL. It refuses to run as root, hence the other user."""
-    assert BIN is not None
-    folder = Path(tempfile.mkdtemp())
-    identity: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-        identity |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    subprocess.run([BIN / "initdb", "-A", "trust", "--no-sync", "-U", "tester", "-D", folder / "data"], check=True, **identity)
-    process = subprocess.Popen([BIN / "postgres", "-F", "-D", folder / "data", "-p", str(port), "-k", folder], **identity)
-    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    try:
-        wait_for(url)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        shutil.rmtree(folder)
-
-
-def wait_for(url: str) -> None:
-    import psycopg
-
-    for _ in range(200):
-        try:
-            psycopg.connect(url.replace("+psycopg", "")).close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-    raise TimeoutError("PostgreSQL did not start")
-
-
-@needs_server
 def test_several_writers_lose_nothing_and_write_nothing_twice(server: str, tmp_path: Path) -> None:
     def write(start: int) -> list[int]:
         with Archive(server, folder=tmp_path) as archive:
@@ -95,7 +45,6 @@ def test_several_writers_lose_nothing_and_write_nothing_twice(server: str, tmp_p
         assert archive.searches() == [search]
 
 
-@needs_server
 def test_an_older_archive_is_upgraded_by_one_of_several(server: str, tmp_path: Path) -> None:
     import psycopg
 
@@ -119,7 +68,6 @@ def test_an_older_archive_is_upgraded_by_one_of_several(server: str, tmp_path: P
         assert {row.seed: row.subnetwork_steps for row in archive.stages()} == {9: None, 0: 0, 1: 1, 2: 2, 3: 3}
 
 
-@needs_server
 def test_a_query_answers_as_it_does_on_sqlite(server: str, tmp_path: Path) -> None:
     spaced = [numbered(i, task="asked", seed=s, weights_digest=f"w{s}", costs=Costs(10, i, 300 * i, latency={"phone": i / 10}))
               for i in range(1, 30) for s in range(2)]  # fmt: skip
@@ -133,7 +81,6 @@ def test_a_query_answers_as_it_does_on_sqlite(server: str, tmp_path: Path) -> No
         assert there.columns(task="asked").numbers["flops"].tolist() == [m.costs.flops for m in found]
 
 
-@needs_server
 @pytest.mark.parametrize("strategy", ["random", "evolution"])
 def test_a_search_that_was_interrupted_goes_on(server: str, tmp_path: Path, strategy: str) -> None:
     space, known = LayerSpace(3), {}
@@ -163,7 +110,6 @@ def test_a_search_that_was_interrupted_goes_on(server: str, tmp_path: Path, stra
         assert run(archive, 20) == known["again"]
 
 
-@needs_server
 def test_a_server_that_does_not_answer_is_named(server: str) -> None:
     with pytest.raises(UserError, match="nowhere"):
         Archive(server.replace("/postgres", "/nowhere"))

@@ -15,7 +15,7 @@ from methods.space import Architecture
 from search import loop
 from search.archive import Archive
 from search.front import widest
-from search.limits import check_budget
+from search.limits import CostFunction, refuse_impossible
 from search.loop import SearchResult, one_by_one, search
 from search.measurement import Measurement
 from search.predictions import Predictions
@@ -242,9 +242,10 @@ def test_an_impossible_budget_is_refused_before_anything_is_asked(limit: str, ar
     with pytest.raises(UserError, match=f"{limit} is {least - 1:,.0f}, and the smallest network of layers needs {least:,.0f}"):
         run(desk, archive, [Budget(max_flops=1e12), Budget(**{limit: least - 1})])
     assert desk.asked == []
-    check_budget(LARGE, Budget(**{limit: least}), BACKBONE, HEAD, LENGTH)
+    cost_of = CostFunction(LARGE, BACKBONE, HEAD, LENGTH)
+    refuse_impossible(LARGE, Budget(**{limit: least}), cost_of)
     with pytest.raises(UserError, match=limit):
-        check_budget(LARGE, Budget(**{limit: least - 1}), BACKBONE, HEAD, LENGTH)
+        refuse_impossible(LARGE, Budget(**{limit: least - 1}), cost_of)
 
 
 @pytest.mark.parametrize("evaluations", [0, -3])

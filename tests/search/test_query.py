@@ -342,17 +342,63 @@ def test_limits_of_several_devices(found: list[Measurement], latency: list[dict[
             assert result.nearest.excess and all(share > 0 for share in result.nearest.excess.values())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(measurements, budgets)
 def test_the_fronts_are_of_one_kind_each_and_keep_within_the_limits(found: list[Measurement], budget: Budget) -> None:
     for kind in ("finished", "shared"):
         kept = current(found, kind)
         fitting = [by for a, by in kept.items() if within({a: by}, budget, a.method)]
-        points = {(rank(by)[1], -rank(by)[0]) for by in fitting}
-        unbeaten = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
+        unbeaten = [rank(by)[1:] for by in fitting if not any(beats(other, by) for other in fitting)]
         made_of = [front for front in (fronts(found, "max_flops", budget) if current(found, "finished") or current(found, "shared") else [])
                    if front.kind == kind]  # fmt: skip
-        assert [(c.costs.flops, round(c.quality, 12)) for front in made_of for c in front.points] == sorted(unbeaten)
+        listed = [c for front in made_of for c in front.points]
+        assert [c.costs.flops for c in listed] == sorted(c.costs.flops for c in listed)
+        assert sorted((c.costs.flops, c.costs.parameters, c.architecture.id) for c in listed) == sorted(unbeaten)
+
+
+def beats(one: dict[int, Measurement], other: dict[int, Measurement]) -> bool:
+    """At no more FLOPs at least as good in the mean over the other's seeds, all of which it was measured in."""
+    if one is other or not one.keys() >= other.keys():
+        return False
+    worth = round(math.fsum(one[seed].quality for seed in other) / len(other), 12)
+    flops, (least, limit) = rank(one)[1], (-rank(other)[0], rank(other)[1])
+    if flops > limit or worth < least:
+        return False
+    return (flops, worth) != (limit, least) or (-len(one), rank(one)[-1]) < (-len(other), rank(other)[-1])
+
+
+def test_a_lucky_seed_does_not_beat_a_mean_over_several() -> None:
+    steady = [made(2, quality, "finished", seed) for seed, quality in enumerate((0.8, 0.7, 0.6))]
+    assert widths_on_front([*steady, made(3, 0.75, "finished", 0)]) == [2], "worse in the seed that both have"
+    assert widths_on_front([*steady, made(3, 0.85, "finished", 0)]) == [2, 3], "better in that seed"
+    assert widths_on_front([*steady, made(1, 0.85, "finished", 0)]) == [1, 2], "better at less, but in one seed"
+    assert widths_on_front([*steady, *(made(1, 0.7, "finished", seed) for seed in range(3))]) == [1], "as good at less"
+    assert widths_on_front([*steady, made(3, 0.9, "finished", 5)]) == [2, 3], "no seed in common"
+
+
+def widths_on_front(found: Sequence[Measurement]) -> list[int]:
+    (front,) = fronts(found, "max_flops", Budget())
+    return [c.architecture.choices["width"] for c in front.points]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [(800, "25.00% over"), (101, "890.10% over"), (80, "12.5 times the limit"), (0.07928, "12,600 times the limit"),
+     (1 / 1261.823, "1.26 million times the limit"), (1e-6, "1,000 million times the limit")],
+)  # fmt: skip
+def test_how_far_a_network_is_over_a_limit_can_be_read(limit: float, said: str) -> None:
+    nothing = best([made(1)], Budget(max_flops=limit))
+    assert isinstance(nothing, NothingFits) and f"max_flops {said})" in nothing.message()
+
+
+def test_what_an_archive_loads_is_gathered_before_the_first_query(tmp_path: Path) -> None:
+    with Archive(tmp_path / "archive.db") as archive:
+        archive.add(made(1))
+        columns = archive.columns()
+    gathered = [columns._kept["groups", kind, "search"] for kind in ("finished", "shared")]
+    for same in (columns.only("sst2", "toy"), columns.timed({}), Columns.joined({"one": columns})):
+        assert [len(same._kept["groups", kind, "search"]) for kind in ("finished", "shared")] == [0, 1]
+    assert columns.timed({}).groups("shared") is gathered[1]
 
 
 def test_measured_latency_counts_where_a_network_was_timed(tmp_path: Path) -> None:

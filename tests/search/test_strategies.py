@@ -16,10 +16,11 @@ from optuna._hypervolume import compute_hypervolume
 from methods.budget import Budget
 from methods.errors import UserError
 from methods.space import Architecture, Choice, SearchSpace
+from search.ray_.optuna_search import OptunaSearchStrategy
 from search.strategies import exhaustive
 from search.strategies.improvement import front, most_promising
 from search.strategies.registry import DEFAULT, Entry, entry, make, names, register, resolve
-from search.strategies.strategy import Strategy
+from search.strategies.strategy import Problem, Strategy
 from search.strategies.variation import crossover
 from tests.search.toy import HEADS, LayerSpace, costs_of, quality, share
 
@@ -79,6 +80,8 @@ def scale(name: str) -> Scale:
 def start(
     name: str, space: SearchSpace, budget: Budget | None = None, seed: int = 0, evaluations: int = 40, objectives: tuple[str, ...] = ()
 ) -> Strategy:
+    if name == "ray_tune":  # without the Tuner, which proposes the same: tests/search/test_ray_tune.py
+        return OptunaSearchStrategy(Problem(space, budget or Budget(), costs_of(space), seed, evaluations, objectives))
     return make(name, space, seed, budget or Budget(), costs_of(space), evaluations, objectives)
 
 

@@ -31,7 +31,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_backbone_folder: Path) -
         teacher={"schedule": schedule},
         methods=[method],
         controls={"random": 0, "truncated_kd": None, "untrained": False},
-        budgets=[{"name": "all", "max_latency": {"here": "1s"}}, {"name": "none", "max_latency": {"here": "1us"}}],
+        budgets=[{"name": "all", "max_latency": {"here": "1s"}}],
         search={"strategy": "exhaustive"},
         cost={"length": 12, "batch": 1},
         devices={"here": str(folder / "here.json")},
@@ -41,6 +41,18 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_backbone_folder: Path) -
     path.write_text(yaml.safe_dump(data))
     workbench.latency("here", path, seconds=1, output=folder / "here.json")
     return path
+
+
+NONE = "budgets=[{name: all, max_latency: {here: 1s}}, {name: none, max_latency: {here: 1us}}]"
+
+
+def test_a_limit_that_no_network_meets_is_refused_before_anything_is_made(file: Path, tmp_path: Path) -> None:
+    refused = (
+        r"limits.yaml: budgets\[1\]: no method can meet it. budget none: max_latency.here is 0.001 ms, and the fastest network of dynabert "
+    )
+    with pytest.raises(UserError, match=refused + r"takes [\d.]+ ms"):
+        workbench.run(file, output=tmp_path / "run", set=[NONE])
+    assert not (tmp_path / "run").exists()
 
 
 def timed(run: Path) -> list[Any]:
@@ -72,7 +84,7 @@ def test_of_another_device_it_is_said_why_nothing_was_measured(file: Path, tmp_p
 
 
 def test_the_plan_counts_what_is_fast_enough_and_tells_of_a_missing_table(file: Path, tmp_path: Path) -> None:
-    plan = make_plan(load_experiment(file), "limits")
+    plan = make_plan(load_experiment(file, [NONE]), "limits")
     assert [(row.fitting, row.of, row.possible) for row in plan.budgets] == [(4, 4, True), (0, 4, False)]
     unknown = load_experiment(file, [f"devices.here={tmp_path / 'none.json'}"])
     missing = make_plan(unknown, "limits")

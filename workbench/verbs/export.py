@@ -15,10 +15,9 @@ from methods.costs import costs
 from methods.errors import UserError
 from methods.network import Network, NetworkSpec, save_description, save_network
 from methods.space import Architecture
-from search.archive import Archive
 from search.candidates import candidates
+from search.columns import RANKED
 from search.measurement import Measurement
-from search.query import RANKED
 from workbench.experiment import Experiment, TaskOptions
 from workbench.facts import layer_facts
 from workbench.folder import RunFolder
@@ -68,7 +67,7 @@ def export(
     experiment = folder.experiment()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: is not empty; name a new or empty directory")
-    with Archive(folder.archive, create=False) as archive:
+    with folder.open_archive() as archive:
         measured, stages = archive.measurements(), archive.stages()
     options = _task(experiment, task)
     labels = {entry.label for entry in experiment.methods}

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from methods.budget import LIMITS, Budget, amount, parse_quantity, parse_seconds
 from methods.costs import Costs
 from methods.errors import UserError
-from search.archive import Archive
 from search.columns import Columns
 from search.query import Answer, NothingFits, best, fronts, plain
 from search.query import Front as MeasuredFront
@@ -114,8 +113,7 @@ def _measured(run: Runs, method: str | None, task: str | None) -> Columns:
     found = {}
     for path in _paths(run):
         folder = RunFolder(path)
-        folder.require()
-        with Archive(folder.archive, create=False) as archive:
+        with folder.open_archive() as archive:
             columns = archive.columns(task, method).timed(timed_in(archive))
         corpus = folder.experiment().corpus
         found[str(path)] = columns if corpus is None or task is not None else columns.where(~columns.are("task", corpus.name))

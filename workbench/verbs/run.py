@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from methods.errors import UserError
 from methods.training.processes import by_main_process, join_processes
+from search.database import reach
 from workbench import environment
 from workbench.augmenting import check_source
 from workbench.checking import check, check_corpus
@@ -18,9 +19,10 @@ from workbench.loading import load_experiment
 from workbench.planning import assemble
 from workbench.progress import Reporter
 from workbench.report import write_report
-from workbench.session import Session
+from workbench.session import Session, members_of
 from workbench.sizes import size_of
 from workbench.speed import SHARE, matmul_rate
+from workbench.tuned import dearest, pending, record, with_tuned
 from workbench.working import Work
 
 if TYPE_CHECKING:
@@ -47,10 +49,12 @@ def run(experiment: Path | str, output: Path | str | None = None, set: Sequence[
         _check_ray(ray)
     path = Path(experiment)
     folder = RunFolder(output or Path("runs") / path.stem)
-    settled = folder.examine(load_experiment(path, set))
+    settled = folder.examine(with_tuned(load_experiment(path, set), folder.path))
     session = Session(settled, folder, str(path))
     join_processes(session.hardware)
     check(session)
+    if ray is None and pending(settled):
+        raise UserError(f"{path}: tune: trials need Ray; add --ray local, or leave `tune` out with --set tune=[]")
     _open(session)
     with folder.held():
         by_main_process(lambda: _claim(session))
@@ -65,13 +69,20 @@ def run(experiment: Path | str, output: Path | str | None = None, set: Sequence[
 def _work(session: Session, ray: str | None) -> tuple[str, ...]:
     """All parts of the run. Returns what failed."""
     reporter = _reporter(session)
+    by_main_process(lambda: record(session, reporter))
     if ray is None:
         return Work(session, reporter).run()
-    from workbench.ray_running import RayWorkers, check_resources, connected
+    from search.ray_.cluster import connected
+    from workbench.ray_running import RayWorkers, check_resources
 
     with connected(ray):
         check_resources(session, ray)
-        return Work(session, reporter, RayWorkers(session, reporter)).run()
+        failed: tuple[str, ...] = ()
+        if pending(session.experiment):
+            from workbench.tuning import tune_all
+
+            failed = tune_all(session, reporter, RayWorkers(session, reporter))
+        return failed + Work(session, reporter, RayWorkers(session, reporter)).run()
 
 
 def _check_ray(address: str) -> None:
@@ -102,11 +113,15 @@ def _open(session: Session) -> None:
     if session.experiment.backbone != "demo":
         session.backbone.weights()
         check_source(session)
-    if session.folder.archive.exists():
+    folder, archive = session.folder, session.experiment.archive
+    if folder.archive.exists() or (archive and folder.experiment_file.exists()):
         session.archive.measurements()
+    elif archive:
+        reach(archive)
 
 
 def _reporter(session: Session) -> Reporter:
     sizes = {options.name: size_of(session.task(options), options.max_length) for options in session.experiment.all_tasks}
-    plan = assemble(session.experiment, session.shape, session.members, sizes)
+    experiment = dearest(session.experiment, session.shape, session.name)
+    plan = assemble(experiment, session.shape, members_of(experiment, session.shape, session.name), sizes)
     return Reporter(plan, SHARE * matmul_rate(session.shape, session.hardware.threads, 0.2))
