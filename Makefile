@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 LOG := $(VENV)/install.log
 WORKERS ?= 2
-RAY := tests/workbench/test_ray_run.py
+RAY := $(wildcard tests/*/test_ray_*.py)
 
 .PHONY: install demo test lint types unit bench notebooks lab clean
 
@@ -39,7 +39,7 @@ lint: $(STAMP)
 
 # One intra-op thread per worker: two workers with two threads each take longer than one. Ray's cluster needs the processors for itself.
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore $(RAY)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(RAY:%=--ignore %)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest $(RAY)
 
 bench: $(STAMP)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.ablation_figure import ablation
     from analysis.alpha_figure import alpha
     from analysis.anatomy_figure import anatomy
     from analysis.estimates_figure import estimates
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "HeadToHead": "analysis.head_to_head",
+    "ablation": "analysis.ablation_figure",
     "alpha": "analysis.alpha_figure",
     "anatomy": "analysis.anatomy_figure",
     "bootstrap_interval": "analysis.statistics",
@@ -41,6 +43,7 @@ _HOME = {
 
 __all__ = [
     "HeadToHead",
+    "ablation",
     "alpha",
     "anatomy",
     "bootstrap_interval",

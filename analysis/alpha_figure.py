@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.drawing import GREY, look, new_figure, written
+from analysis.drawing import DASHES, GREY, Style, logarithmic, look, new_figure, styles_of, written
 from analysis.runs import Run, open_runs
 from methods.errors import UserError
 
@@ -20,6 +20,8 @@ LOG = "alpha.csv"
 _TERMS = ("labels", "distillation", "efficiency", "penalties")
 _SMOOTH = 0.05
 """Losses are of one batch each; the lines are means over this share of the search."""
+_MARKS = 5
+"""So many markers on a line of the middle panel."""
 _DEPTH, _TEMPERATURE, _CHANCE = "depth K", "temperature / start", "by chance"
 
 Rows = list[dict[str, float]]
@@ -117,11 +119,10 @@ def _draw(logs: list[_Log], path: Path) -> Path:
         figure = new_figure(8.4, 2.0 * len(logs) + 1.0)
         heights = [*[2.0] * len(logs), 0.8]
         *grid, below = figure.subplots(len(logs) + 1, 3, squeeze=False, height_ratios=heights)
-        operations = sorted({operation for log in logs for _, operation in log.kept})
-        palette = dict(zip(operations, sns.color_palette("colorblind", len(operations)), strict=True))
+        styles = styles_of(list({operation for log in logs for _, operation in log.kept}))
         for panels, log in zip(grid, logs, strict=True):
             _draw_entropy(panels[0], log)
-            _draw_derived(panels[1], log, palette)
+            _draw_derived(panels[1], log, styles)
             _draw_losses(panels[2], log)
             panels[0].set_title(log.title, loc="left")
         for axes in grid[-1]:
@@ -139,21 +140,23 @@ def _draw_entropy(axes: Axes, log: _Log) -> None:
         axes.plot(log.steps, each, color="C0", linewidth=0.6, alpha=0.45)
     mean = [sum(values) / len(values) for values in zip(*edges, strict=True)]
     axes.plot(log.steps, mean, color="C0", linewidth=1.6, label="edges (thin: each; bold: mean)")
-    axes.plot(log.steps, log.column("entropy.K"), color="C3", linewidth=1.6, label=_DEPTH)
+    axes.plot(log.steps, log.column("entropy.K"), color="C3", linewidth=1.6, linestyle=DASHES[1], label=_DEPTH)
     start = log.rows[0]["tau"] or 1.0
     axes.plot(log.steps, [tau / start for tau in log.column("tau")], color=GREY, linewidth=1, linestyle=":", label=_TEMPERATURE)
     axes.set_ylim(-0.03, 1.05)
     axes.set_ylabel("normalised entropy")
 
 
-def _draw_derived(axes: Axes, log: _Log, palette: dict[str, Any]) -> None:
-    """One line per kept edge, in its operation's colour; dotted: what chance would be."""
+def _draw_derived(axes: Axes, log: _Log, styles: dict[str, Style]) -> None:
+    """One line per kept edge, with its operation's colour, dash and marker, edge by edge at other steps; dotted: what chance would be."""
     highest = chance = 1 / len(next(iter(log.edges.values())))
-    for edge, operation in log.kept:
+    for place, (edge, operation) in enumerate(log.kept):
         names = [f"{edge}.{name}" for name in log.edges[edge]]
         line = log.probability(names, f"{edge}.{operation}")
         highest = max(highest, *line)
-        axes.plot(log.steps, line, color=palette[operation], linewidth=1.1, label=operation)
+        style, apart = styles[operation], max(1, len(line) // _MARKS)
+        marks: dict[str, Any] = {"marker": style.marker, "markersize": 4, "markevery": (place * apart // len(log.kept), apart)}
+        axes.plot(log.steps, line, color=style.color, linestyle=style.dash, linewidth=1.0, label=operation, **marks)
     axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=":", label=_CHANCE)
     axes.set_ylim(0, min(1.05, 1.15 * highest))
     axes.set_ylabel("probability")
@@ -170,20 +173,11 @@ def _draw_losses(axes: Axes, log: _Log) -> None:
         if any(value and not math.isnan(value) for value in values):
             line = _smoothed(values, max(1, round(_SMOOTH * len(values))))
             lowest = min([lowest, *(value for value in line if not math.isnan(value))])
-            axes.plot(log.steps, line, color=f"C{place}", linewidth=1.2, label=name)
+            axes.plot(log.steps, line, color=f"C{place}", linewidth=1.2, linestyle=DASHES[place], label=name)
     if 0 < lowest < math.inf:
-        _logarithmic(axes)
+        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     axes.set_title("loss, weighted terms", loc="left")
-
-
-def _logarithmic(axes: Axes) -> None:
-    """With plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _smoothed(values: list[float], window: int) -> list[float]:
@@ -206,4 +200,13 @@ def _legend(axes: Axes, panels: list[Axes]) -> None:
     entries = dict(sorted(entries.items(), key=lambda entry: entry[0] == _CHANCE))
     axes.axis("off")
     columns = 2 if len(entries) > 3 else 1
-    axes.legend(entries.values(), entries.keys(), loc="upper center", ncols=columns, frameon=False, handletextpad=0.4, columnspacing=1.0)
+    axes.legend(
+        entries.values(),
+        entries.keys(),
+        loc="upper center",
+        ncols=columns,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.0,
+        handlelength=3,
+    )

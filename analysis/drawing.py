@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from methods.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 GREY = "0.35"
@@ -38,7 +39,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 MARKERS = "osDv^P"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 2, 3, 2)))
 
 
 def styles_of(methods: Sequence[str]) -> dict[str, Style]:
@@ -61,6 +62,15 @@ class Style(NamedTuple):
 def unit(largest: float) -> tuple[float, str]:
     """What to divide by, and the letter for it."""
     return next((size, name) for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, "")) if largest >= size or size == 1)
+
+
+def logarithmic(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Plain numbers at these steps of every power of ten; the scale itself is the caller's."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=tuple(steps)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def written(figure: Figure, path: Path) -> Path:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.controls import HAND_MADE, RANDOM, TEACHER, TRUNCATED, UNTRAINED, measured_controls, teacher_of
-from analysis.drawing import GREY, Style, look, new_figure, styles_of, unit, written
+from analysis.drawing import GREY, Style, logarithmic, look, new_figure, styles_of, unit, written
 from analysis.runs import Run, open_runs
 from analysis.winners import winners
 from methods.budget import format_quantity
@@ -30,6 +31,8 @@ _CONTROLS = {RANDOM: ("x", 22), TRUNCATED: ("*", 75), HAND_MADE: ("d", 34), **di
 _OTHER_WAYS = "1234"
 """Markers of controls that were finished in another way, in order of appearance."""
 _HOLLOW = "*d"
+_ABOVE_LIMITS = 19
+"""Points between a panel and its title: room for the names of limits."""
 _CLOSE = 0.15
 """Of the axis: limits nearer to each other have their names one above the other."""
 _BELOW = 0.35
@@ -100,7 +103,7 @@ def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> P
 
     styles = styles_of(list({method for run in runs for task in tasks for method in run.methods(task)}))
     with look():
-        figure = new_figure(7.2, 2.9 * len(tasks) + 0.7)
+        figure = new_figure(7.2, 3.0 * len(tasks) + 0.7)
         panels = figure.subplots(len(tasks), 2, squeeze=False, sharey="row", sharex="row")
         for (left, right), task in zip(panels, tasks, strict=True):
             _draw_task(left, right, [run for run in runs if task in run.tasks], task, cost, styles)
@@ -112,19 +115,21 @@ def _draw(runs: Sequence[Run], tasks: Sequence[str], cost: str, path: Path) -> P
 def _draw_task(left: Axes, right: Axes, runs: Sequence[Run], task: str, cost: str, styles: dict[str, Style]) -> None:
     measured = [m for run in runs for m in run.measurements if m.task == task]
     spent = [spent_on(m.costs, cost) for m in measured]
-    axis = _Axis(cost, *unit(max(spent))) if cost in LIMITS else _Axis(cost, 1e-3, "m")
+    wide = min(spent) > 0 and max(spent) / min(spent) > 10
+    axis = _Axis(cost, *unit(median(spent) if wide else max(spent))) if cost in LIMITS else _Axis(cost, 1e-3, "m")
     for run in runs:
         for method in run.methods(task):
             mine = [m for m in run.measurements if (m.task, m.architecture.method) == (task, method)]
             _draw_search(left, mine, styles[method], axis)
             _draw_finished(right, run, mine, styles[method], axis)
         _draw_controls(right, run, task, styles, axis)
-    left.set_title(f"{task}: {_seen(measured)}, split search", loc="left", pad=15)
+    left.set_title(f"{task}, split search\n{_seen(measured)}", loc="left", pad=_ABOVE_LIMITS)
     pale = " (pale: shared)" if any(m.kind == "shared" and m.split == "validation" for m in measured) else ""
-    right.set_title(f"{task}: finished{pale or ' networks'}, split validation", loc="left", pad=15)
+    right.set_title(f"{task}, split validation\nfinished networks{pale}", loc="left", pad=_ABOVE_LIMITS)
     left.set_ylabel(measured[0].metric)
-    if min(spent) > 0 and max(spent) / min(spent) > 10:
-        _logarithmic(left, max(spent) / min(spent))
+    if wide:
+        left.set_xscale("log")
+        logarithmic(left.xaxis, (1.0, 2.0, 5.0) if max(spent) / min(spent) < 100 else (1.0,))
     for axes in (left, right):
         axes.set_xlabel(_label(axis, runs))
         _draw_limits(axes, runs, axis)
@@ -150,7 +155,7 @@ def _draw_search(axes: Axes, mine: Sequence[Measurement], style: Style, axis: _A
     axes.scatter(xs, ys, s=20, marker=style.marker, color=style.color, alpha=0.4, linewidths=0, zorder=2)
     front = pareto_front(found, axis.of)
     xs, ys = [axis.of(c.costs) for c in front], [c.quality for c in front]
-    axes.step(xs, ys, where="post", color=style.color, linewidth=1.3, zorder=3)
+    axes.step(xs, ys, where="post", color=style.color, linestyle=style.dash, linewidth=1.3, zorder=3)
     axes.scatter(xs, ys, s=24, marker=style.marker, color=style.color, edgecolors="white", linewidths=0.5, zorder=4)
 
 
@@ -191,9 +196,10 @@ def _draw_controls(axes: Axes, run: Run, task: str, styles: dict[str, Style], ax
             color = style.color if style else GREY
             x = axis.of(m.costs)
             if m.quality < floor:
-                line = 4 + 7 * (list(styles).index(m.architecture.method) if style else 0)
+                line = 5 + 7 * (list(styles).index(m.architecture.method) if style else 0)
                 axes.scatter([x], [floor], s=22, marker=7, color=color, zorder=4)
-                place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "rotation": 90}
+                place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "rotation": 90}
+                place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
                 axes.annotate(f"{m.quality:.2f}", (x, floor), (0, line), color=color, fontsize=6.5, **place)
                 axes.scatter([], [], s=22, marker=7, color=GREY, label=f"{name}, off scale")
             else:
@@ -240,22 +246,20 @@ def _legend(figure: Figure, panels: Any, styles: dict[str, Style]) -> None:
     from matplotlib.lines import Line2D
 
     entries: dict[str, Any] = {
-        method: Line2D([], [], marker=style.marker, color=style.color, linewidth=1.3, markersize=5) for method, style in styles.items()
+        method: Line2D([], [], marker=style.marker, color=style.color, linestyle=style.dash, linewidth=1.3, markersize=5)
+        for method, style in styles.items()
     }
     entries |= {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=5, frameon=False, handletextpad=0.4, columnspacing=1.4
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.4,
+        handlelength=2.8,
     )
-
-
-def _logarithmic(axes: Axes, range_: float) -> None:
-    """A logarithmic cost axis with plain numbers, as many as there is room for over a range of so many times."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if range_ < 100 else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _label(axis: _Axis, runs: Sequence[Run]) -> str:

@@ -24,20 +24,25 @@ def forest(runs: HeadToHead | Sequence[Path | str] | Path | str, path: Path | st
     import seaborn as sns
 
     table = runs if isinstance(runs, HeadToHead) else head_to_head(runs)
-    blocks = [block for block in table.blocks if any(row.quality is not None for row in block.rows)]
+    blocks = [block for block in table.blocks if _shown(block)]
     if not blocks:
-        raise UserError("nothing was measured on validation; there is nothing to draw")
+        raise UserError("nothing but the teacher was measured on validation; there is nothing to draw")
     styles = styles_of(list({row.method for block in blocks for row in block.rows if row.method}))
-    shown = [[row for row in block.rows if row.quality is not None and row.row != TEACHER] for block in blocks]
+    shown = [_shown(block) for block in blocks]
     with look():
         heights = [0.24 * max(len(rows), 1) + 0.6 for rows in shown]
         figure = new_figure(7.2, sum(heights) + 0.35)
         panels = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, block, rows in zip(panels, blocks, shown, strict=True):
             _draw(axes, block, rows, styles, named=len(table.runs) > 1)
-        panels[-1].set_xlabel(f"{blocks[-1].metric} on validation; lines: 95 % intervals over examples; small circles: single networks")
+        panels[-1].set_xlabel("quality on validation; lines: 95 % intervals over examples; small circles: single networks")
         sns.despine(figure)
         return written(figure, Path(path))
+
+
+def _shown(block: Block) -> list[Row]:
+    """Rows that have a quality; the teacher, which every budget has, is a line."""
+    return [row for row in block.rows if row.quality is not None and row.row != TEACHER]
 
 
 def _draw(axes: Axes, block: Block, rows: Sequence[Row], styles: dict[str, Style], named: bool) -> None:
@@ -65,4 +70,4 @@ def _draw(axes: Axes, block: Block, rows: Sequence[Row], styles: dict[str, Style
         axes.annotate(
             TEACHER, (teacher, 1), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", fontsize=7
         )
-    axes.set_title(f"{block.task}, budget {block.budget.label()}", loc="left")
+    axes.set_title(f"{block.task}, budget {block.budget.label()}: {block.metric}", loc="left")

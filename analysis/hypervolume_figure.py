@@ -49,6 +49,7 @@ def hypervolume(run: Path | str, path: Path | str) -> Path:
     Seconds are those of the evaluations alone. Raises UserError where nothing was searched or the folder can't be written.
     """
     import seaborn as sns
+    from matplotlib.lines import Line2D
 
     (opened,) = open_runs([run])
     try:
@@ -68,8 +69,11 @@ def hypervolume(run: Path | str, path: Path | str) -> Path:
                 left.set_xlabel("architectures evaluated")
                 right.set_xlabel("seconds of evaluation")
             sns.despine(figure)
-            entries = {label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-            figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False)
+            lines = [
+                Line2D([], [], color=style.color, linestyle=style.dash, linewidth=1.3, marker=style.marker, markersize=4)
+                for style in styles.values()
+            ]
+            figure.legend(lines, list(styles), loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
             return written(figure, Path(path))
     finally:
         opened.close()
@@ -98,7 +102,7 @@ def _shares(measured: Iterable[Measurement], low: float, high: float, dearest: i
 def _draw(axes: Axes, traces: Sequence[_Trace], styles: dict[str, Style], places: Sequence[npt.NDArray[np.float64]]) -> None:
     for trace, xs in zip(traces, places, strict=True):
         style = styles[trace.method]
-        axes.step(xs, trace.hypervolumes, where="post", color=style.color, linestyle=style.dash, linewidth=1.3, label=trace.method)
+        axes.step(xs, trace.hypervolumes, where="post", color=style.color, linestyle=style.dash, linewidth=1.3)
         axes.plot(xs[-1], trace.hypervolumes[-1], marker=style.marker, color=style.color, markersize=4)
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)

@@ -104,6 +104,7 @@ def _figures(table: HeadToHead, folders: Sequence[Path], into: Path, say: Callab
 
 def _pictures(table: HeadToHead, folders: Sequence[Path]) -> Iterator[tuple[str, str, str, Callable[[Path], Path]]]:
     """Name, title, what it shows, and what draws it."""
+    from analysis.ablation_figure import ablation
     from analysis.alpha_figure import alpha
     from analysis.anatomy_figure import anatomy
     from analysis.estimates_figure import estimates
@@ -125,6 +126,7 @@ def _pictures(table: HeadToHead, folders: Sequence[Path]) -> Iterator[tuple[str,
         of = f", {table.runs[place]}" if end else ""
         tables = _latency_tables(folder)
         each: list[tuple[str, str, str, Callable[..., Path]]] = [
+            ("ablation", "What each change costs", "Labelled rows against the method without a label, in points of quality.", ablation),
             ("anatomy", "What won", "The winner of each method and budget, of the seed that did best on search.", anatomy),
             ("hypervolume", "How fast the search got good", "The share of a box that the front dominates.", hypervolume),
             (

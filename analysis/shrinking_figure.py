@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.drawing import look, new_figure, written
+from analysis.drawing import logarithmic, look, new_figure, written
 from analysis.runs import Run, open_runs
 from methods.errors import UserError
 
@@ -120,6 +120,7 @@ def _draw_alive(axes: Axes, logs: _Logs, block: int) -> None:
             style: dict[str, Any] = {"color": shade, "linewidth": 1.4, "marker": ".", "markersize": 4}
             axes.plot([row["epoch"] for row in mine], [row["alive"] for row in mine], label=f"{bin}", **style)
     axes.set_yscale("log")
+    logarithmic(axes.yaxis, (1.0,))
 
 
 def _draw_loss(axes: Axes, logs: _Logs, block: int) -> None:

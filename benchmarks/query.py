@@ -2,7 +2,7 @@
 
 The measurements are made up: three seeds of one method scored with shared weights, some winners finished, latency on two devices. A query
 (`search.query.best`) gets the columns of an archive that are loaded, and puts out the answer with its measurements read from the database.
-Told apart: loading (once per process; every call of the command line pays it), the first query, which groups the rows by architecture,
+Told apart: loading, which gathers the rows by architecture (once per process; every call of the command line pays it), the first query,
 and later ones: the median of 20 different budgets of parameters, FLOPs and latency. Targets: 50 ms at 100,000 measurements and 300 ms at
 1,000,000, for every query. Times are the processor's.
 """

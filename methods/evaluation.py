@@ -60,14 +60,14 @@ def evaluate_in_parts(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """The rows read so far (n,) and their logits (n, outputs), after each of the parts: for whoever may not need them all.
 
-    `parts`: row numbers of the split, each in one part; the batches of a part are of its rows alone, the shortest first. Not for
-    questions, of which several rows make one answer.
+    `parts`: row numbers of the split, each in one part; the batches of a part are of its rows alone, the shortest first, and half as large
+    as those of the whole, since few rows are less alike in length. Not for questions, of which several rows make one answer.
     """
     hardware = hardware or Hardware()
     encoded, _ = _batches(cast(Hashable, collate), split.digest, hardware.device, _Held(split))
     rows, logits = np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.float32)
     for part in parts:
-        groups = [part[places].tolist() for places in token_batches(encoded.lengths[part], TOKENS[hardware.device])]
+        groups = [part[places].tolist() for places in token_batches(encoded.lengths[part], TOKENS[hardware.device] // 2)]
         order, found = _logits(run, encoded, _collated(collate, encoded, groups, hardware.device), hardware)
         rows, logits = np.concatenate([rows, order]), np.concatenate([logits, found]) if len(logits) else found
         yield rows, logits

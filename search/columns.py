@@ -129,7 +129,10 @@ class Columns:
 
     @property
     def parameters(self) -> Ints:
-        return self.numbers["embedding_parameters"] + self.numbers["other_parameters"]
+        if "parameters" not in self._kept:
+            self._kept["parameters"] = self.numbers["embedding_parameters"] + self.numbers["other_parameters"]
+        found: Ints = self._kept["parameters"]
+        return found
 
     def used(self, name: str, rows: Ints) -> Floats:
         """The cost that a limit of a `Budget` speaks of; infinite where it is not known."""
@@ -172,7 +175,10 @@ class Columns:
     @property
     def unit(self) -> Ints:
         """(n,): a number for each run and method."""
-        return self.texts["run"] * len(self.words["method"]) + self.texts["method"]
+        if "unit" not in self._kept:
+            self._kept["unit"] = self.texts["run"] * len(self.words["method"]) + self.texts["method"]
+        found: Ints = self._kept["unit"]
+        return found
 
     @property
     def seeds(self) -> tuple[Ints, Ints]:

@@ -80,6 +80,14 @@ def _schema(url: URL) -> str:
     return schema
 
 
+def without_password(location: str) -> str:
+    """A database URL as messages may show it."""
+    try:
+        return _shown(make_url(location))
+    except (ArgumentError, ValueError):
+        return re.sub("//.*@", "//...@", location)
+
+
 def _shown(url: URL) -> str:
     """Without a password, wherever it stands."""
     return url.set(query={key: value for key, value in url.query.items() if key == "schema"}).render_as_string(hide_password=True)
@@ -97,7 +105,7 @@ def _url(location: str | Path) -> URL:
     try:
         return make_url(location)
     except (ArgumentError, ValueError) as error:
-        shown = re.sub("//.*@", "//...@", location)
+        shown = without_password(location)
         raise UserError(f"archive {shown!r}: neither a path nor a database URL such as postgresql+psycopg://user@host/name") from error
 
 

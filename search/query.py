@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -183,20 +184,25 @@ class _Field:
     def __init__(self, columns: Columns, groups: Groups, budget: Budget) -> None:
         self.columns, self.groups, self.budget = columns, groups, budget
         self.limits = budget.limits()
-        self.used = self._used(groups.last)
-        self.fits: Bools = np.asarray((self.used <= np.array(list(self.limits.values()))).all(axis=1))
+        self.fits = self._within(groups.last)
         self.units, self.architecture = columns.unit[groups.last], columns.architecture[groups.last]
 
-    def _used(self, rows: Ints) -> Floats:
-        used = np.zeros((len(rows), len(self.limits)))
-        for i, name in enumerate(self.limits):
-            used[:, i] = self.columns.used(name, rows)
-        return used
+    def _within(self, rows: Ints) -> Bools:
+        within = np.ones(len(rows), dtype=bool)
+        for name, limit in self.limits.items():
+            within &= self.columns.used(name, rows) <= limit
+        return within
+
+    @cached_property
+    def used(self) -> Floats:
+        costs = [self.columns.used(name, self.groups.last) for name in self.limits]
+        return np.stack(costs, axis=1) if costs else np.zeros((len(self.groups), 0))
 
     def knows(self, name: str) -> bool:
         """Whether one of the candidates has the cost that a limit speaks of."""
-        known = self.used[:, list(self.limits).index(name)] if name in self.limits else self.columns.used(name, self.groups.last)
-        return bool(np.isfinite(known).any())
+        if np.isfinite(self.limits.get(name, np.inf)) and self.fits.any():
+            return True
+        return bool(np.isfinite(self.columns.used(name, self.groups.last)).any())
 
     def first(self, places: Ints) -> int:
         """The best of these candidates."""
@@ -205,7 +211,7 @@ class _Field:
     def rows(self, unit: int) -> Ints:
         """The rows of a run and method that meet the budget, each seed by itself."""
         rows: Ints = self.groups.rows[self.columns.unit[self.groups.rows] == unit]
-        return rows[(self._used(rows) <= np.array(list(self.limits.values()))).all(axis=1)]
+        return rows[self._within(rows)]
 
     def all_have(self, places: Ints, seeds: Ints) -> bool:
         """Whether each of these candidates was measured in these seeds and no others."""

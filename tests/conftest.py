@@ -22,8 +22,12 @@ from methods.tasks.task import Task
 from tests.postgresql import running_server
 
 if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
     from methods.corpus.corpus import Corpus
 
+STORE = 80 * 2**20
+"""Bytes of the object store of a Ray node."""
 WORDS = ["good", "bad", "fine", "poor", "film", "plot", "cast", "song", "not", "very", "the", "a", "is", "was"]
 
 
@@ -95,6 +99,24 @@ def server() -> Iterator[str]:
     """The URL of a PostgreSQL server, for whoever asks for one."""
     with running_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A head with two processors, to which this process is connected; tests may add nodes. Workers get as much of a busy machine as the
+    tests do."""
+    ray, utils = pytest.importorskip("ray"), pytest.importorskip("ray.cluster_utils")
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own spelling)
+    try:
+        made = utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE, "include_dashboard": False}
+        )
+        ray.init(address=made.address, logging_level="error", log_to_driver=False)
+    except Exception as error:  # a machine too busy for Ray's own deadlines, or one without sockets
+        pytest.skip(f"no Ray cluster starts here: {error}")
+    yield made
+    ray.shutdown()
+    made.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import yaml
 
 import workbench
 from methods import load_network, registry
+from methods.errors import UserError
 from tests import toy_method
+from workbench.loading import load_experiment
 
 
 @pytest.fixture
@@ -47,3 +51,57 @@ def test_a_fourth_method_goes_all_the_way(toy: object, tmp_path: Path, tiny_back
     logits = load_network(tmp_path / "network")(torch.tensor([[2, 5, 3]])).logits
     assert logits.shape == (1, 2) and logits.isfinite().all()
     assert "toy" in workbench.compare([tmp_path / "run"]).render("md")
+
+
+MODULE = "a_module_with_a_toy"
+
+
+@pytest.fixture
+def of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An experiment in the current directory, beside a module that registers the toy method and one that is broken."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    Path(f"{MODULE}.py").write_text("from methods.registry import register\nfrom tests.toy_method import METHOD\n\nregister(METHOD)\n")
+    Path("a_broken_module.py").write_text("\n1 / 0\n")
+    task, budget = {"name": "demo", "data": "generated"}, {"max_flops": "1G"}
+    data = {"backbone": "demo", "task": task, "methods": [{"name": "toy"}], "budgets": [budget]}
+    Path("toy.yaml").write_text(yaml.safe_dump(data))
+    yield Path("toy.yaml")
+    registry.unregister("toy")
+    sys.modules.pop(MODULE, None)
+
+
+def test_a_module_of_the_current_directory_is_a_plugin(of_ones_own: Path) -> None:
+    with pytest.raises(UserError, match="no method 'toy'"):
+        load_experiment(of_ones_own)
+    experiment = load_experiment(of_ones_own, [f"plugins=[{MODULE}]"])
+    assert experiment.methods[0].options.epochs == 3.0
+    assert experiment.resolved()["plugins"] == [MODULE]
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("no_such_module", "plugins: there is no module 'no_such_module'; install its package, or start in the directory"),
+        ("a_broken_module", r"plugins: module 'a_broken_module': ZeroDivisionError: .*a_broken_module.py, line 2\)"),
+    ],
+)
+def test_a_module_that_can_not_be_imported_is_told_of(of_ones_own: Path, module: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_experiment(of_ones_own, [f"plugins=[{module}]"])
+
+
+def test_an_installed_package_names_its_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "a_toy-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: a-toy\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[elastibench.methods]\ntoy = tests.toy_method:METHOD\nother = tests.toy_method:ToySpace\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._installed.cache_clear()
+    try:
+        assert {"toy", "other"} < set(registry.names())
+        assert registry.get("toy") is toy_method.METHOD
+        with pytest.raises(UserError, match=r"other = tests.toy_method:ToySpace of elastibench.methods is no Method named 'other'"):
+            registry.get("other")
+    finally:
+        registry._installed.cache_clear()

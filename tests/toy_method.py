@@ -2,7 +2,7 @@
 
 import copy
 
-from torch import nn
+from torch import manual_seed, nn
 
 from methods.layers.attention import SelfAttention
 from methods.layers.embedding import Stem
@@ -58,6 +58,7 @@ class ToyRecipe(TaskRecipe):
         return [StagePlan("train", self.schedule.steps(rows), rows, 3.0 * rows, 1)]
 
     def initial(self, context):
+        manual_seed(context.seed)
         return ToySupernet(ToySpace(), context.backbone.config, context.task.head)
 
     def train(self, context):

@@ -1,4 +1,4 @@
-"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `export`, `latency`, `report`.
+"""The command line, the experiment file and the verbs `run`, `plan`, `query`, `compare`, `dashboard`, `export`, `latency`, `report`.
 
 Importing this package imports neither torch nor transformers; a verb is loaded when it is called for.
 """
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workbench.experiment import Experiment
     from workbench.loading import load_experiment
     from workbench.verbs.compare import compare
+    from workbench.verbs.dashboard import dashboard
     from workbench.verbs.export import export
     from workbench.verbs.latency import latency
     from workbench.verbs.plan import plan
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from workbench.verbs.report import report
     from workbench.verbs.run import run
 
-__all__ = ["Experiment", "compare", "export", "front", "latency", "load_experiment", "plan", "query", "report", "run"]
+__all__ = ["Experiment", "compare", "dashboard", "export", "front", "latency", "load_experiment", "plan", "query", "report", "run"]
 
 _HOMES = {
     "Experiment": "workbench.experiment",
     "load_experiment": "workbench.loading",
     "front": "workbench.verbs.query",
-    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "export", "latency", "report")},
+    **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "dashboard", "export", "latency", "report")},
 }
 
 

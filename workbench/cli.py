@@ -227,6 +227,31 @@ def report(
 
 @app.command(
     epilog=_examples(
+        "elastibench dashboard runs/demo", "elastibench dashboard runs/demo --port 8090", "elastibench dashboard runs/demo --no-serve"
+    )
+)
+def dashboard(
+    run: RunArgument,
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Where to answer on this machine.")] = 8080,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="A database of Optuna's (default: optuna.log in the run folder).")
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Open optuna-dashboard on the studies.")] = True,
+) -> None:
+    """Write the searches of a run as Optuna studies and open optuna-dashboard on them."""
+    from workbench.verbs.dashboard import check_installed
+    from workbench.verbs.dashboard import dashboard as verb
+
+    if serve:
+        check_installed()
+    written = verb(run, storage)
+    typer.echo(written.render())
+    if serve:
+        written.serve(port)
+
+
+@app.command(
+    epilog=_examples(
         "elastibench export runs/demo 3f2a networks/small", "elastibench export runs/demo 3f2a networks/onnx --format onnx --int8"
     )
 )

@@ -28,8 +28,8 @@ class Failures:
         try:
             yield
         except StageError as error:
-            self.archive.note(about, str(error))
-            self.reporter.say(*where, f"{FAILED}: {error}")
+            self.reporter.say(*where, f"{FAILED}: {error}")  # first: a disk that is full takes no note
             self.told.append(f"{about}: {error}")
+            self.archive.note(about, str(error))
         else:
             self.archive.forget(about)

@@ -19,7 +19,7 @@ DATA_SEED = 0
 """Row limits, teacher and demo backbone are the same whatever the run's seeds."""
 RESERVED = (
     "teacher", "report", "predictions", "archive.db", "archive.db-wal", "archive.db-shm", "backbone", "corpus", "experiment.yaml",
-    "environment.json", "augmented", "tune", ".", "..",
+    "environment.json", "optuna.log", "augmented", "tune", ".", "..",
 )  # fmt: skip
 """What lies in a run folder beside the tasks' folders."""
 QUESTION_LENGTHS = {"max_length": 384, **vars(Windows())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,9 @@ class TrialRun:
         self.spent[stage.stage] = stage
 
     def _tell(self, progress: float, quality: float | None, more: Mapping[str, Any], keep: bool) -> None:
-        spent = {name: sum(getattr(stage, name) for stage in self.spent.values()) for name in SPENT}
-        self.report({"progress": progress, "quality": quality, **spent, **more}, keep)
+        spent = {name: sum(getattr(stage, name) or 0 for stage in self.spent.values()) for name in SPENT}
+        rated = quality if quality is not None and isfinite(quality) else None  # a correlation of constant answers is none
+        self.report({"progress": progress, "quality": rated, **spent, **more}, keep)
 
     def _quality(self, run: Run) -> float:
         task = self.context.task

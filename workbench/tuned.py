@@ -152,12 +152,9 @@ def dearest(experiment: Experiment, backbone: BackboneConfig, name: str) -> Expe
         index, entry = entry_of(experiment, tune)
         head, chosen = task_of(experiment, tune).spec.head, dict[str, Any]()
         for path, domain in tune.parameters.items():
-
-            def flops(value: Any, path: str = path) -> float:
-                costly = with_values_of(entry, chosen | {path: value}, tune.label)
-                return planned_flops(member_of(costly, index, backbone, name), backbone, head)
-
-            chosen[path] = max(domain.values, key=flops)
+            options = [with_values_of(entry, chosen | {path: value}, tune.label) for value in domain.values]
+            flops = [planned_flops(member_of(each, index, backbone, name), backbone, head) for each in options]
+            chosen[path] = domain.values[flops.index(max(flops))]
         experiment = with_row(experiment, tune, chosen)
     return experiment
 

@@ -13,7 +13,7 @@ from methods.errors import StageError
 from methods.training.checkpoint import hand_over, write_atomically
 from search.archive import Archive
 from search.measurement import Measurement
-from search.ray_.tuning import PROGRESS, QUALITY, Row, Tuning, handed, report, reports, scratch
+from search.ray_.tuning import PROGRESS, QUALITY, Row, Tuning, handed, quiet, report, reports, scratch
 from workbench import jobs
 from workbench.failing import Failures
 from workbench.progress import Reporter
@@ -75,6 +75,7 @@ def tuned(session: Session, tune: TuneEntry, reporter: Reporter, workers: RayWor
 
 def train(home: Home, tune: TuneEntry, known: tuple[Measurement, ...], values: dict[str, Any]) -> None:
     """A trial in a worker, to its end or until Tune stops it."""
+    quiet()
     session = session_of(home)
     session.archive = cast(Archive, jobs.Collected(known))
     torch.set_num_threads(session.hardware.threads)

@@ -66,8 +66,10 @@ class Generations(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """One trial after the other, so that the process of the one before is free."""
-        if self._one_begins or not (self._left or self._open or self._begin()):
-            return None if self._one_begins else Searcher.FINISHED
+        if self._one_begins:
+            return None
+        if not self._left and not self._open and not self._begin():
+            return Searcher.FINISHED
         if not self._left:
             return None
         place = self._open[trial_id] = self._left.pop(0)
@@ -125,7 +127,7 @@ class Pausing(FIFOScheduler):
     """Trials are paused, without a process, until the scores of their generation are there, and then report in the order of suggesting."""
 
     def __init__(self, generations: Generations) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._generations = generations
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002 (Tune's signature)

@@ -1,4 +1,4 @@
-"""The actor in which Ray Tune's `Tuner` runs, a process of its own: beside the driver, whose generators, signals and output it leaves alone."""
+"""The actor in which Ray Tune's `Tuner` runs: a process beside the driver, whose generators, signals and output it leaves alone."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import ray
@@ -34,7 +34,7 @@ class RayTune(Strategy):
         name = f"{NAME} {uuid4().hex}"
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": 4, "scheduling_strategy": here}
-        self._host: Any = ray.remote(TuneHost).options(**options).remote(name, problem)
+        self._host = ray.remote(cast(Any, TuneHost)).options(**options).remote(name, problem)
         self._fit = self._host.fit.remote()
         self._asked: list[Architecture] = []
         self._told: dict[Architecture, float | None] = {}

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import sys
 import tempfile
 import time
 import warnings
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.callback import Callback
@@ -25,7 +27,7 @@ from methods.errors import StageError, UserError
 from search.ray_.tasks import RETRIES
 
 PROGRESS, QUALITY = "progress", "quality"
-STARTED_AGAIN = {
+SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -97,11 +99,12 @@ class Told(Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any) -> None:  # noqa: ARG002
         said = json.loads(result["said"])
-        rated = said.get("failed") or f"{self.metric} {said[QUALITY]:.4f} after {said[PROGRESS]:.0%}"
+        quality = "no rating" if said[QUALITY] is None else f"{self.metric} {said[QUALITY]:.4f}"
+        rated = said.get("failed") or f"{quality} after {said[PROGRESS]:.0%}"
         if result.get("done"):
             self.ended.add(trial.trial_id)
             rated += "" if said[PROGRESS] >= 1 else ", stopped"
-        print(f"{self.name} · trial {self._number(trial)} of {self.trials}: {rated}  ({self._left()})", flush=True)
+        print(f"{self.name} · trial {self._number(trial)} of {self.trials}: {rated}  ({self._left()})", file=sys.stderr, flush=True)
 
     def _number(self, trial: Trial) -> int:
         if trial.trial_id not in self.names:
@@ -140,28 +143,35 @@ class Tuning:
 
         `train` is called in a worker with a value for each domain, and calls `report`. Raises StageError where trials raised.
         """
-        os.environ.update(STARTED_AGAIN)
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        os.environ.update(SETTINGS)
+        quiet()
         place = f"{self.storage.rstrip('/')}/{self.name}"
         trainable = tune.with_resources(_trainable(train), dict(self.resources))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 known = tune.Tuner.can_restore(place)
-                tuner = tune.Tuner.restore(place, trainable, True, param_space=self._space()) if known else self._begun(trainable)
+                tuner = self._restored(place, trainable) if known else self._begun(trainable)
         except (OSError, ImportError, ValueError) as error:  # Arrow's own are among them
             raise UserError(f"{self.called}: {place} can't be used ({_line(error)}); write another storage under `tune`") from error
-        grid = tuner.fit()
+        try:
+            grid = tuner.fit()
+        except (tune.TuneError, OSError) as error:
+            raise StageError(f"{self.called}: {_line(error)}") from error
         for found in (grid[index] for index in range(len(grid))):
             if found.checkpoint is not None:
                 found.checkpoint.filesystem.delete_dir(found.checkpoint.path)
         if grid.errors:
-            raise StageError(f"{self.called}: {_line(grid.errors[0])} (and {len(grid.errors) - 1} more)")
+            more = f" (and {len(grid.errors) - 1} more)" if len(grid.errors) > 1 else ""
+            raise StageError(f"{self.called}: {_line(grid.errors[0])}{more}")
 
     def _space(self) -> dict[str, Any]:
         if self.exhaustive:
             return {name: tune.grid_search(_listed(*domain)) for name, domain in self.domains.items()}
         return {name: _DOMAINS[kind](*values) for name, (kind, values) in self.domains.items()}
+
+    def _restored(self, place: str, trainable: Any) -> tune.Tuner:
+        return tune.Tuner.restore(place, trainable, resume_unfinished=True, resume_errored=True, param_space=self._space())
 
     def _begun(self, trainable: Any) -> tune.Tuner:
         searcher = None if self.exhaustive else OptunaSearch(sampler=TPESampler(seed=self.seed))
@@ -208,6 +218,13 @@ def handed(folder: Path) -> None:
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
         checkpoint.to_directory(str(folder))
+
+
+def quiet() -> None:
+    """Of Tune and Optuna only mistakes are heard."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:

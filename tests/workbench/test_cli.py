@@ -43,7 +43,7 @@ def small(tmp_path: Path, tiny_backbone_folder: Path) -> Any:
     return write
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "query", "compare", "export", "methods", "tasks", "version"])
+@pytest.mark.parametrize("command", ["run", "plan", "query", "compare", "dashboard", "export", "methods", "tasks", "version"])
 def test_help_has_examples(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0 and f"elastibench {command}" in result.stdout

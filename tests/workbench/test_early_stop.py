@@ -40,11 +40,10 @@ OPTIONS = {"strategy": "evolution", "evaluations": 24, "generation": 4}
 BUDGETS = [Budget(max_flops=180_000), Budget(max_flops=1e9)]
 
 
-@pytest.fixture
-def scores(tmp_path: Path) -> Iterator[SharedScores]:
+def scores_in(folder: Path) -> SharedScores:
     """A random supernet on rows whose labels are what its largest network says, so that the others are the worse the less they have."""
     method = registry.get("dynabert")
-    backbone = Backbone.load(str(make_tiny_backbone(tmp_path / "backbone", num_hidden_layers=3, num_attention_heads=4)))
+    backbone = Backbone.load(str(make_tiny_backbone(folder / "backbone", num_hidden_layers=3, num_attention_heads=4)))
     options = method.options(space="elastic", widths=[0.25, 0.5, 1.0], depths=[0.5, 1.0], teacher_width="full")
     recipe, space = method.recipe(options), method.space(options, backbone.config)
     assert isinstance(recipe, TaskRecipe)
@@ -57,10 +56,15 @@ def scores(tmp_path: Path) -> Iterator[SharedScores]:
     supernet.get_parameter("head.classifier.bias").data -= torch.from_numpy(np.median(whole, axis=0))
     labels = (whole - np.median(whole, axis=0)).argmax(axis=1)
     task = Task(task.spec, {"train": task.split("train"), "search": replace(split, labels=labels)})
-    context = Context(tmp_path, backbone, task, 0)
-    with Archive(tmp_path / "archive.db") as archive:
-        measurer = Measurer(archive, task, collate, 0, CostOptions(length=16), Hardware())
-        yield SharedScores(recipe, context, supernet, measurer, CostFunction(space, backbone.config, task.head, 16))
+    measurer = Measurer(Archive(folder / "archive.db"), task, collate, 0, CostOptions(length=16), Hardware())
+    return SharedScores(recipe, Context(folder, backbone, task, 0), supernet, measurer, CostFunction(space, backbone.config, task.head, 16))
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Iterator[SharedScores]:
+    made = scores_in(tmp_path)
+    yield made
+    made.measurer.archive.close()
 
 
 def with_archive(scores: SharedScores, archive: Archive) -> SharedScores:

@@ -11,18 +11,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import workbench
 from methods.errors import StageError, UserError
 from search.archive import Archive
+from tests.conftest import STORE
+from tests.workbench.test_early_stop import BUDGETS, OPTIONS, scores_in, told
 from tests.workbench.test_run import rows
+from workbench.search_options import SearchOptions
 
 pytest.importorskip("ray")
 
@@ -34,22 +39,7 @@ from search.ray_.failures import gave_up
 from search.ray_.pool import Pool
 from search.ray_.tasks import completed
 
-MEMORY = 80 * 2**20
 NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head with two processors; `other_node` adds another node. Workers get as much of a busy machine as the tests do."""
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own spelling)
-    try:
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": MEMORY, "include_dashboard": False})
-        ray.init(address=made.address, logging_level="error", log_to_driver=False)
-    except Exception as error:  # a machine too busy for Ray's own deadlines, or one without sockets
-        pytest.skip(f"no Ray cluster starts here: {error}")
-    yield made
-    ray.shutdown()
-    made.shutdown()
 
 
 def once(path: Path, first: Callable[[], object]) -> str:
@@ -123,7 +113,7 @@ def test_one_that_fails_is_named_after_all_others_have_arrived(
 
 
 def test_tasks_are_done_again_where_a_worker_or_a_node_dies(cluster: Cluster, tmp_path: Path) -> None:
-    node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY, resources={"lost": 1})
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE, resources={"lost": 1})
     died: list[str] = []
     call = ray.remote(once)
     calls: dict[str, Callable[[], Any]] = {
@@ -186,6 +176,21 @@ def test_a_run_on_ray_gives_the_same_numbers(cluster: Cluster, demo_run: Path, t
     assert_same(tmp_path / "run", demo_run)
 
 
+def answering(folder: Path) -> Callable[[Any], Any]:
+    """What an actor evaluates and stops."""
+    torch.set_num_threads(1)
+    return scores_in(folder).answer
+
+
+def test_actors_stop_what_the_driver_would_have_stopped(cluster: Cluster, tmp_path: Path) -> None:
+    options = SearchOptions(**OPTIONS, early_stop=0.1)
+    torch.set_num_threads(1)
+    here = scores_in(tmp_path / "here").search(BUDGETS, options)
+    with Pool(lambda: partial(answering, tmp_path / "actor"), 1, "early", {"num_cpus": 1}, again=NOTHING) as pool:
+        there = replace(scores_in(tmp_path / "there"), elsewhere=pool).search(BUDGETS, options)
+    assert told(here) == told(there) and any(part.hopeless for part in there.passes)
+
+
 def test_a_driver_that_is_killed_goes_on(cluster: Cluster, demo_run: Path, tmp_path: Path) -> None:
     file, folder = demo_run.parent / "demo.yaml", tmp_path / "run"
     command = [sys.executable, "-c", "from workbench.cli import main; main()", "run", str(file), "--output", str(folder), "--ray", "auto"]
@@ -214,14 +219,16 @@ import sys
 sys.modules["ray"] = None
 import methods, search, analysis, workbench
 from methods.errors import UserError
-from search.strategies.registry import entry
-from tests.search.test_strategies import LARGE, start
-for mistake in (lambda: workbench.run(sys.argv[1], ray="local"), lambda: start("ray_tune", LARGE)):
+from methods.budget import Budget
+from search.strategies.registry import make
+from tests.search.toy import LayerSpace, costs_of
+start = lambda name: make(name, LayerSpace(6), 0, Budget(), costs_of(LayerSpace(6)))
+for mistake in (lambda: workbench.run(sys.argv[1], ray="local"), lambda: start("ray_tune")):
     try:
         mistake()
     except UserError as error:
         print(error)
-print(len(start("tpe", LARGE).ask(3)))
+print(len(start("tpe").ask(3)))
 """
 
 
