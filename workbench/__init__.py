@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.experiment import Experiment
+    from workbench.folder import open_archive
     from workbench.loading import load_experiment
     from workbench.verbs.compare import compare
     from workbench.verbs.dashboard import dashboard
@@ -20,11 +21,25 @@ if TYPE_CHECKING:
     from workbench.verbs.report import report
     from workbench.verbs.run import run
 
-__all__ = ["Experiment", "compare", "dashboard", "export", "front", "latency", "load_experiment", "plan", "query", "report", "run"]
+__all__ = [
+    "Experiment",
+    "compare",
+    "dashboard",
+    "export",
+    "front",
+    "latency",
+    "load_experiment",
+    "open_archive",
+    "plan",
+    "query",
+    "report",
+    "run",
+]
 
 _HOMES = {
     "Experiment": "workbench.experiment",
     "load_experiment": "workbench.loading",
+    "open_archive": "workbench.folder",
     "front": "workbench.verbs.query",
     **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "dashboard", "export", "latency", "report")},
 }

@@ -271,3 +271,8 @@ def _different(place: tuple[str | int, ...], before: Any, after: Any) -> list[st
         keys = dict.fromkeys([*before, *after])
         return [line for key in keys for line in _different((*place, key), before.get(key), after.get(key))]
     return [] if before == after else [notation(place)]
+
+
+def open_archive(run: Path | str) -> Archive:
+    """The archive of a run folder, to be read, wherever it lies. Raises UserError where there is no run, or no archive."""
+    return RunFolder(run).open_archive()

@@ -177,6 +177,8 @@ class Loop:
         saved = load_checkpoint(self.folder, fingerprint)
         if saved is None:
             return {"step": 0, "seconds": 0.0, "examples": 0, "flops": 0.0, "subnetwork_steps": 0, "best": None, "best_score": None}
+        if "subnetwork_steps" not in saved["state"]:
+            raise UserError(f"{self.folder}: holds a checkpoint of an earlier version; remove it, and the stage begins anew")
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         restore_random_state(saved["random"])
