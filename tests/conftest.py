@@ -108,9 +108,7 @@ def cluster() -> Iterator[Cluster]:
     ray, utils = pytest.importorskip("ray"), pytest.importorskip("ray.cluster_utils")
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own spelling)
     try:
-        made = utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE, "include_dashboard": False}
-        )
+        made = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE, "include_dashboard": False})
         ray.init(address=made.address, logging_level="error", log_to_driver=False)
     except Exception as error:  # a machine too busy for Ray's own deadlines, or one without sockets
         pytest.skip(f"no Ray cluster starts here: {error}")

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,27 +44,42 @@ Row = dict[str, Any]
 
 class JournaledAsha(AsyncHyperBandScheduler):
     """ASHA on the share of a trial's training. Every report is appended to a journal, from which the scheduler of a driver that was
-    started again has what was decided so far: Tune does not keep that."""
+    started again has what was decided so far: Tune does not keep that. `place`: where the journal lies by now, its folder being moved."""
+
+    place: Path | None = None
 
     def __init__(self, journal: str, grace: float, reduction: float) -> None:
         super().__init__(PROGRESS, max_t=1.0, grace_period=grace, reduction_factor=reduction)  # type: ignore[arg-type]
         self.journal = Path(journal)
+        self.names: dict[str, str] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.journal = type(self).place or self.journal
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)
-        for row in reports(self.journal):
-            if row["trial"] == trial.trial_id:
+        told = reports(self.journal)
+        self.names.setdefault(trial.trial_id, self._name(trial, told))
+        for row in told:
+            if row["trial"] == self.names[trial.trial_id]:
                 super().on_trial_result(tune_controller, trial, _told(row))
 
+    def _name(self, trial: Trial, told: Sequence[Row]) -> str:
+        """In the journal: its own, or that of a trial of these parameters which Tune had not saved when its driver was killed."""
+        known = [row["trial"] for row in told]
+        lost = [row["trial"] for row in told if row["parameters"] == trial.config and row["trial"] not in self.names.values()]
+        return trial.trial_id if trial.trial_id in known or not lost else str(lost[0])
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
+        name = self.names[trial.trial_id]
         for row in reports(self.journal):
-            if (row["trial"], row[PROGRESS]) == (trial.trial_id, result[PROGRESS]):
+            if (row["trial"], row[PROGRESS]) == (name, result[PROGRESS]):
                 return str(row["decision"])
         decision = super().on_trial_result(tune_controller, trial, dict(result))
-        said = json.loads(result["said"])
-        line = json.dumps({"trial": trial.trial_id, "parameters": trial.config, "decision": decision, **said})
+        line = {"trial": name, "parameters": trial.config, "decision": decision, **json.loads(result["said"])}
         with self.journal.open("a") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
         return decision
@@ -171,6 +186,7 @@ class Tuning:
         return {name: _DOMAINS[kind](*values) for name, (kind, values) in self.domains.items()}
 
     def _restored(self, place: str, trainable: Any) -> tune.Tuner:
+        JournaledAsha.place = self.journal
         return tune.Tuner.restore(place, trainable, resume_unfinished=True, resume_errored=True, param_space=self._space())
 
     def _begun(self, trainable: Any) -> tune.Tuner:

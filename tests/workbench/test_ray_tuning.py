@@ -115,19 +115,19 @@ def test_a_storage_that_can_not_be_used_is_named(run: Path, file: Path, tmp_path
 class Of:
     """What ASHA reads of a trial."""
 
-    def __init__(self, name: int) -> None:
-        self.trial_id, self.config = str(name), {"number": name}
+    def __init__(self, name: int, lost: bool) -> None:
+        self.trial_id, self.config = f"{'again ' if lost else ''}{name}", {"number": name}
 
 
-def told(path: Path, reports: list[tuple[int, float, float]], begin: int = 0) -> Iterator[str]:
-    """What a scheduler that begins with report `begin` decides of it and those after it."""
+def told(path: Path, reports: list[tuple[int, float, float]], begin: int = 0, lost: bool = False) -> Iterator[str]:
+    """What a scheduler that begins with report `begin` decides of it and those after it; `lost`: Tune has no trial of before."""
     scheduler = JournaledAsha(str(path), 0.25, 2.0)
     scheduler.set_search_properties("quality", "max")
     for name in sorted({name for name, *_ in reports}):
-        scheduler.on_trial_add(None, cast(Any, Of(name)))
+        scheduler.on_trial_add(None, cast(Any, Of(name, lost)))
     for name, progress, quality in reports[begin:]:
         said = json.dumps({"progress": progress, "quality": quality})
-        yield scheduler.on_trial_result(None, cast(Any, Of(name)), {"progress": progress, "quality": quality, "said": said})
+        yield scheduler.on_trial_result(None, cast(Any, Of(name, lost)), {"progress": progress, "quality": quality, "said": said})
 
 
 @settings(max_examples=10, deadline=None)
@@ -142,6 +142,6 @@ def test_asha_decides_alike_where_its_driver_was_killed(
     folder = tmp_path_factory.mktemp("asha")
     whole = list(told(folder / "whole", reports))
     first = [decision for decision, _ in zip(told(folder / "parts", reports), range(killed), strict=False)]
-    assert [*first, *told(folder / "parts", reports, killed)] == whole
+    assert [*first, *told(folder / "parts", reports, killed, lost=data.draw(st.booleans()))] == whole
     assert (folder / "parts").read_text() == (folder / "whole").read_text()
     assert list(told(folder / "parts", reports)) == whole, "what was said twice is decided as before"
