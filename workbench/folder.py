@@ -73,7 +73,9 @@ class RunFolder:
         """What the run has measured, to be read, wherever that lies. Raises UserError where there is no run, or no archive."""
         from search.archive import Archive
 
-        return Archive(self.experiment().archive or self.archive, self.path, create=False)
+        self.require()
+        place = read_yaml(self.experiment_file).get("archive")
+        return Archive(place or self.archive, self.path, create=False)
 
     def examine(self, experiment: Experiment) -> Experiment:
         """The experiment with device, threads and place of the archive settled, as this folder would take it; nothing is written.
