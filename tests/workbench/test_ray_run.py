@@ -176,6 +176,13 @@ def test_a_run_on_ray_gives_the_same_numbers(cluster: Cluster, demo_run: Path, t
     assert_same(tmp_path / "run", demo_run)
 
 
+def test_a_run_on_ray_with_its_archive_on_a_server(cluster: Cluster, server: str, demo_run: Path, tmp_path: Path) -> None:
+    """The driver alone speaks with the server."""
+    outcome = workbench.run(demo_run.parent / "demo.yaml", output=tmp_path / "run", set=[f"archive={server}"], ray="auto")
+    assert not outcome.failed and not (tmp_path / "run" / "archive.db").exists()
+    assert rows(tmp_path / "run") == rows(demo_run)
+
+
 def answering(folder: Path) -> Callable[[Any], Any]:
     """What an actor evaluates and stops."""
     torch.set_num_threads(1)
