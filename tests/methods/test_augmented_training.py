@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,21 @@ def test_soft_labels_are_the_teachers(task: Task, backbone: Backbone, tmp_path: 
     with torch.no_grad():
         expected = where.teacher(**inputs(batch))["logits"]
     torch.testing.assert_close(batch["teacher_logits"], expected, rtol=1e-4, atol=1e-4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == [FILE]
     monkeypatch.setattr(SoftLabels, "_part", lambda *_: pytest.fail("computed again"))
     assert torch.equal(labels_of(where, task).logits, labels.logits)
+
+
+def test_workers_that_need_soft_labels_at_once_compute_them_once(
+    task: Task, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, once = list[int](), SoftLabels._compute
+    monkeypatch.setattr(soft_labels, "PART", 20)
+    monkeypatch.setattr(SoftLabels, "_compute", lambda labels, path: (computed.append(1), once(labels, path)))
+    where = opened(tmp_path, backbone, task, AUGMENTED)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: labels_of(where, task).logits, range(3)))
+    assert len(computed) == 1 and all(torch.equal(logits, found[0]) for logits in found)
 
 
 def test_soft_labels_of_another_teacher_are_replaced(task: Task, backbone: Backbone, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor
@@ -57,8 +58,11 @@ class SoftLabels:
     def logits(self) -> Tensor:
         """(rows, outputs) float32 in the order of the rows. Those of another teacher or of other rows are replaced."""
         path = self.context.folder / FILE
-        if is_main_process() and _digest_of(path) != self.digest:
-            self._compute(path)
+        if is_main_process():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f"{FILE}.lock")):  # of several workers that need them one computes, and all others read
+                if _digest_of(path) != self.digest:
+                    self._compute(path)
         wait_for_everyone()
         with safe_open(path, framework="pt") as file:
             found: Tensor = file.get_tensor("logits")
@@ -76,7 +80,6 @@ class SoftLabels:
         return {key: place for place, key in enumerate(_keys(self.rows))}
 
     def _compute(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(self.context.hardware.threads)
         chunks = [np.arange(start, min(start + PART, len(self.rows))) for start in range(0, len(self.rows), PART)]
         parts = [
