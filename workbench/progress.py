@@ -18,18 +18,20 @@ from workbench.speed import duration
 @dataclass
 class Reporter:
     """Knows the plan; the time left comes from planned FLOPs and the rate of what this process has computed so far, at first an
-    estimated one. `clock`: seconds."""
+    estimated one. `clock`: seconds. `side_by_side`: others compute several stages at once, which this process then reads."""
 
     plan: Plan
     rate: float
     console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False, quiet=not is_main_process()))
     clock: Callable[[], float] = time.monotonic
+    side_by_side: bool = False
     _done: float = 0.0
     _timed: tuple[float, float] = (0.0, 0.0)
     _last: float = 0.0
+    _began: float = 0.0
 
     def __post_init__(self) -> None:
-        self._last = self.clock()
+        self._last = self._began = self.clock()
 
     def say(self, *words: str) -> None:
         """One line: what comes now, what part of the work is done, and the time left."""
@@ -41,15 +43,19 @@ class Reporter:
     def finished(self, task: str, who: str, stage: str, seconds: float | None = None) -> None:
         """A stage has ended that took so many seconds of computing, runs before this one counted in; where that is not known it says
         nothing of the rate. What took longer than the time since the last one was read back, all or in part: that part counts as done,
-        but not for the rate."""
+        but not for the rate. Side by side the rate is that of all stages that can have been computed since the beginning."""
         now = self.clock()
         passed, self._last = now - self._last, now
         flops = sum(_part(row, stage) for row in self.plan.stages if (row.task, row.who) == (task, who))
         self._done = min(self._done + flops, self.plan.flops)
         if seconds is None:
             return
-        own = min(1.0, passed / seconds) if seconds > 0 else 1.0
-        self._timed = self._timed[0] + own * flops, self._timed[1] + passed
+        if self.side_by_side:
+            since = now - self._began
+            self._timed = self._timed[0] + (flops if seconds <= since else 0.0), since
+        else:
+            own = min(1.0, passed / seconds) if seconds > 0 else 1.0
+            self._timed = self._timed[0] + own * flops, self._timed[1] + passed
         if self._timed[0] > 0 and self._timed[1] > 1.0:
             self.rate = self._timed[0] / self._timed[1]
 

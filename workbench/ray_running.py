@@ -95,6 +95,7 @@ class RayWorkers(Workers):
 
     def __init__(self, session: Session, reporter: Reporter) -> None:
         self._session, self._reporter, self._home = session, reporter, Home.of(session)
+        reporter.side_by_side = True
         self._turn, self._parts = threading.Lock(), list[Future[Any]]()
         self._running: dict[str, float] = {}
         self._done = 0

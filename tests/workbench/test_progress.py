@@ -57,6 +57,19 @@ def test_a_stage_that_was_begun_before_counts_with_the_part_that_was_computed_he
     assert watch.left() == "2 min", "700 FLOPs at 5 a second: a quarter of 300 in 15 s"
 
 
+def test_stages_of_workers_side_by_side_count_with_all_they_computed() -> None:
+    """Read one right after the other; 100 seconds each on two workers."""
+    watch = Watch()
+    watch.reporter.side_by_side = True
+    watch.finish(1, passed=100, seconds=100)
+    watch.finish(2, passed=0, seconds=100)
+    assert watch.left() == "2 min", "600 FLOPs at 400 in 100 s"
+    watch = Watch()
+    watch.reporter.side_by_side = True
+    watch.finish(2, passed=20, seconds=60)
+    assert watch.left() == "12 min", "computed before this run: the rate is still the estimate"
+
+
 def test_a_search_whose_time_is_not_known_says_nothing_of_the_rate() -> None:
     watch = Watch()
     watch.finish(1, passed=10, seconds=10)
