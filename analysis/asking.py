@@ -7,6 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from analysis.description import describe
+from analysis.runs import here
 from search.candidates import Candidate, candidates, rankable
 from search.columns import RANKED
 
@@ -31,7 +32,7 @@ def questions(run: Run) -> list[dict[str, Any]]:
             entry["validation"] = seen if math.isfinite(seen) else None
         limits = [budget.limits() for budget in run.budgets]
         found.append(
-            {"run": run.name, "folder": quote(str(run.path)), "task": task, "metric": run.metric(task), "budgets": limits, **ranked}
+            {"run": run.name, "folder": quote(here(run.path)), "task": task, "metric": run.metric(task), "budgets": limits, **ranked}
         )
     return found
 

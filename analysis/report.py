@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from analysis.html import environment, part_data, plain_data
 from analysis.prices import WHAT, prices_table
 from analysis.published import APART, published
 from analysis.ranks import SCORES, ranks_table
-from analysis.runs import QUALITY_SPLIT, Run, open_runs
+from analysis.runs import QUALITY_SPLIT, Run, here, open_runs
 from methods.errors import UserError
 from methods.training.checkpoint import write_atomically
 
@@ -31,11 +32,12 @@ LARGEST = 600_000
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture in the page: `data` is an image as a data URL."""
+    """A picture in the page: `svg`, zipped, in base64 (the page unpacks it; a sixth of the size), or `url`, a PNG's data URL."""
 
     title: str
     text: str
-    data: str
+    svg: str = ""
+    url: str = ""
 
 
 def report(runs: Sequence[Path | str] | Path | str, path: Path | str | None = None, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -97,9 +99,10 @@ def _figures(table: HeadToHead, folders: Sequence[Path], into: Path, say: Callab
         except UserError:  # of a run in which there is nothing of this kind to draw
             continue
         svg = png.with_suffix(".svg")
-        small = svg.stat().st_size <= LARGEST
-        kind, data = ("svg+xml", svg.read_bytes()) if small else ("png", png.read_bytes())
-        yield Figure(title, text, f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
+        if svg.stat().st_size <= LARGEST:
+            yield Figure(title, text, svg=base64.b64encode(gzip.compress(svg.read_bytes(), mtime=0)).decode())
+        else:
+            yield Figure(title, text, url=f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}")
 
 
 def _pictures(table: HeadToHead, folders: Sequence[Path]) -> Iterator[tuple[str, str, str, Callable[[Path], Path]]]:
@@ -181,11 +184,29 @@ def _how(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "environments": [_environment(entry) for entry in noted],
-        "commands": [f"elastibench run {run.path / 'experiment.yaml'} --output {run.path}", f"elastibench report {run.path}"],
+        "commands": [
+            f"elastibench run {here(run.path / 'experiment.yaml')} --output {here(run.path)}",
+            f"elastibench report {here(run.path)}",
+        ],
         "splits": list(_splits(run)),
         "measured": f"{len(run.measurements)} measurements, {dates[0]} to {dates[-1]}" if dates else "",
-        "experiment": (run.path / "experiment.yaml").read_text(),
+        "experiment": _experiment(run.path / "experiment.yaml"),
     }
+
+
+def _experiment(file: Path) -> str:
+    """As resolved, with absolute paths as they are seen from here: the page is for others to read."""
+    import yaml
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shown(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [shown(inner) for inner in value]
+        return here(value) if isinstance(value, str) and Path(value).is_absolute() and Path(value).exists() else value
+
+    text: str = yaml.safe_dump(shown(yaml.safe_load(file.read_text())), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _environment(noted: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -192,3 +193,8 @@ def _in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
     """As they stand in the experiment, whatever was measured first; what is not in it comes last."""
     places = {name: place for place, name in enumerate(known)}
     return sorted(found, key=lambda name: places.get(name, len(places)))
+
+
+def here(path: Path | str) -> str:
+    """A path from the working directory on: what is shown to others names no folders of this machine."""
+    return os.path.relpath(path)

@@ -48,9 +48,13 @@ class Page:
         for domain in ("Runtime", "Log", "Page", "Network"):
             self.ask(f"{domain}.enable")
         self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.wait("location.protocol + document.readyState == 'file:complete'")
+
+    def wait(self, script: str) -> None:
+        """Until a JavaScript expression holds."""
         end = time.monotonic() + PATIENCE
-        while self.run("location.protocol + document.readyState") != "file:complete":
-            assert time.monotonic() < end, "the page does not load"
+        while not self.run(script):
+            assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.05)
 
     def _note(self, said: dict[str, Any]) -> None:
