@@ -18,13 +18,8 @@ BYTES = ("file_bytes", "float32_file_bytes")
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One architecture evaluated on one split with certain weights.
-
-    `costs` are those of the deployed form at the experiment's length and batch. `control` names the control row where `kind` is
-    `control` (teacher, random, truncated-kd, ...). `seconds` is what the evaluation took. `metric` names the main metric: the one
-    that ranks, larger being better.
-    """
+class Evaluated:
+    """What was looked at: an architecture on a split of a task, with certain weights; `seed` is that of their training."""
 
     architecture: Architecture
     task: str
@@ -33,17 +28,28 @@ class Measurement:
     weights_digest: str
     kind: Kind
     seed: int
+
+    @property
+    def key(self) -> Key:
+        """What makes it one of its own: a retrained supernet or another split is never answered with old scores."""
+        return self.architecture.id, self.task, self.split_digest, self.weights_digest, self.kind
+
+
+@dataclass(frozen=True)
+class Measurement(Evaluated):
+    """One architecture evaluated on one split with certain weights.
+
+    `costs` are those of the deployed form at the experiment's length and batch. `control` names the control row where `kind` is
+    `control` (teacher, random, truncated-kd, ...). `seconds` is what the evaluation took. `metric` names the main metric: the one
+    that ranks, larger being better.
+    """
+
     metric: str
     metrics: Mapping[str, float]
     costs: Costs
     control: str = ""
     seconds: float = 0.0
     created: str = field(default="", compare=False)
-
-    @property
-    def key(self) -> Key:
-        """What makes a measurement one of its own: a retrained supernet or another split is never answered with old scores."""
-        return self.architecture.id, self.task, self.split_digest, self.weights_digest, self.kind
 
     @property
     def quality(self) -> float:

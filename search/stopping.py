@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.space import Architecture
-from search.measurement import Key, Kind
+from search.measurement import Evaluated
 from search.predictions import Predictions
 from search.strategies.strategy import seed_of
 
@@ -136,28 +136,16 @@ def _differences(right: Flags, rivals: Flags) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class Stopped(Evaluated):
     """An architecture that was found hopeless after `rows` of the split's rows: no `Measurement`, and never ranked.
 
     `estimate` of the main metric is what the strategy is told; `rivals`: ids of those that it is worse than; `p`: the largest p-value of
     the last look; `seconds`: what was spent.
     """
 
-    architecture: Architecture
-    task: str
-    split: str
-    split_digest: str
-    weights_digest: str
-    kind: Kind
-    seed: int
     rows: int
     estimate: float
     rivals: Sequence[str]
     p: float
     seconds: float = 0.0
     created: str = field(default="", compare=False)
-
-    @property
-    def key(self) -> Key:
-        """As a measurement's."""
-        return self.architecture.id, self.task, self.split_digest, self.weights_digest, self.kind

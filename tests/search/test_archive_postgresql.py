@@ -18,7 +18,8 @@ from search.loop import one_by_one, search
 from search.measurement import Measurement
 from search.query import best, fronts
 from search.tables import SearchRow
-from tests.search.test_archive import make_older, numbered, predictions
+from tests.search.numbered import numbered, predictions
+from tests.search.test_archive_place import make_older
 from tests.search.toy import LayerSpace, costs_of, measured, share
 
 

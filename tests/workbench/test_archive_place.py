@@ -17,7 +17,7 @@ from analysis.runs import open_runs
 from methods.errors import UserError
 from search.archive import Archive
 from search.database import reach
-from tests.search.test_archive import numbered
+from tests.search.numbered import numbered
 from tests.workbench.test_experiment import experiment
 from tests.workbench.test_run import rows
 from workbench.archive_place import check_url, settled
