@@ -1,6 +1,7 @@
 """A device's latency table: seconds of each part of a network, how they add up, and how far off that was on networks it never saw.
 
-`search.latency` measures one; budgets read it. A network takes `scale` x the sum of its parts + `fixed` seconds.
+`search.latency` measures one; budgets read it. A network takes `scale` x the sum of its pieces + `fixed` seconds, where a piece counts with
+what it took by itself less `call`: what it costs to call it, which a network pays once.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class HeldOutError(_Record):
 class LatencyTable(_Record):
     """A device profile. `parts`: by `key_of`; `interpolated`: seconds of parts between measured ones of their kind.
 
-    `calibrated_on` networks gave `scale` and `fixed`; `warnings` say what disturbed it.
+    `calibrated_on` networks gave `scale`, `fixed` and `call`; `warnings` say what disturbed it.
     """
 
     format: Literal[1] = 1
@@ -93,6 +94,7 @@ class LatencyTable(_Record):
     interpolated: dict[str, Seconds] = Field(default_factory=dict)
     scale: Positive
     fixed: Seconds
+    call: Seconds = 0.0
     calibrated_on: Annotated[int, Field(ge=0)]
     held_out: HeldOutError | None
     warnings: tuple[str, ...] = ()
@@ -131,7 +133,7 @@ class LatencyTable(_Record):
         return all(piece in self._known or key_of(piece) in self.parts or key_of(piece) in self.interpolated for piece in pieces_of(spec))
 
     def part(self, part: Part, width: int = 0) -> float:
-        """Seconds of a part, as measured by itself; `width` of the hidden state that comes in, where the part does not say it.
+        """Seconds of a part within a network, before `scale`; `width` of the hidden state that comes in, where the part does not say it.
 
         Raises UserError where it, or a piece of it, was not measured.
         """
@@ -142,7 +144,7 @@ class LatencyTable(_Record):
         return self.scale * self.parts_sum(spec) + self.fixed
 
     def parts_sum(self, spec: NetworkSpec) -> float:
-        """Seconds of a network's parts, each by itself."""
+        """Seconds of a network's parts, before `scale`."""
         return math.fsum(self._seconds(piece) for piece in pieces_of(spec))
 
     def _seconds(self, piece: Piece) -> float:
@@ -154,7 +156,8 @@ class LatencyTable(_Record):
                     f"latency table {self.name} ({f.processor}, batch {f.batch}, length {f.length}): the part {key} was not measured;"
                     " measure it with elastibench latency and the experiment whose networks have it"
                 )
-            self._known[piece] = self.parts[key].mean if key in self.parts else self.interpolated[key]
+            alone = self.parts[key].mean if key in self.parts else self.interpolated[key]
+            self._known[piece] = max(0.0, alone - self.call)
         return self._known[piece]
 
 

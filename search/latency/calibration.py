@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +13,43 @@ from methods.latency import HeldOutError
 Floats = npt.NDArray[np.float64]
 OUTLIER = 1.345
 """Huber's constant: residuals beyond so many robust standard deviations weigh less."""
+ENOUGH = 10
+"""Networks of which three terms are fitted."""
 
 
-def fit(sums: Sequence[float], measured: Sequence[float], rounds: int = 50) -> tuple[float, float]:
-    """Scale and fixed seconds of measured = scale x sum + fixed: least squares of relative errors, outliers weighed down (Huber).
+class Line(NamedTuple):
+    """A network takes scale x (sum of its pieces, each less `call`) + fixed seconds; `call`: what calling a piece by itself costs."""
 
-    Without two different sums, or where the line would fall or start below 0, `fixed` is 0.
+    scale: float
+    fixed: float = 0.0
+    call: float = 0.0
+
+
+def fit(sums: Sequence[float], measured: Sequence[float], counts: Sequence[int] = ()) -> Line:
+    """The line through measured networks, of which the pieces sum up to `sums`: least squares of relative errors, outliers weighed down
+    (Huber).
+
+    `counts`: of how many pieces each is made; without them, or with fewer than `ENOUGH` networks, `call` is 0. So is every other term that
+    the networks can't tell apart or that would be negative: what is left is fitted again without it.
     """
     x, y = np.asarray(sums, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     if not len(x):
-        return 1.0, 0.0
-    if len(np.unique(x)) > 1:
-        scale, fixed = _robust(np.stack([x, np.ones_like(x)], axis=1), y, rounds)
-        if scale > 0 and fixed >= 0:
-            return float(scale), float(fixed)
-    return float(_robust(x[:, None], y, rounds)[0]), 0.0
+        return Line(1.0)
+    one, n = np.ones_like(x), np.asarray(counts if len(x) >= ENOUGH else (), dtype=np.float64)
+    for names in (("call", "fixed"), ("call",), ("fixed",)):
+        if "call" in names and not len(n):
+            continue
+        columns = np.stack([x, *({"call": -n, "fixed": one}[name] for name in names)], axis=1)
+        if np.linalg.matrix_rank(columns / y[:, None]) < columns.shape[1]:
+            continue
+        scale, *others = _robust(columns, y)
+        if scale > 0 and min(others) >= 0:
+            terms = dict(zip(names, map(float, others), strict=True))
+            return Line(float(scale), terms.get("fixed", 0.0), terms.get("call", 0.0) / float(scale))
+    return Line(float(_robust(x[:, None], y)[0]))
 
 
-def _robust(columns: Floats, y: Floats, rounds: int) -> Floats:
+def _robust(columns: Floats, y: Floats, rounds: int = 50) -> Floats:
     relative, ones = columns / y[:, None], np.ones_like(y)
     weights: Floats = ones
     found: Floats = np.zeros(columns.shape[1])

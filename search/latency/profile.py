@@ -48,18 +48,21 @@ def build_profile(
     mean = {key: timing.mean for key, timing in timings.items()}
     interpolated = {key: (1 - b.share) * mean[b.low] + b.share * mean[b.high] for key, b in between.items()}
     known = mean | interpolated
-    sums = [sum(known[key_of(piece)] for piece in pieces_of(spec)) for spec in networks]
+    made_of = [[known[key_of(piece)] for piece in pieces_of(spec)] for spec in networks]
     seconds = [timing.mean for timing in measured.timings[len(timed) :]]
-    scale, fixed = fit(sums[:cut], seconds[:cut])
-    return LatencyTable(
+    line = fit([sum(pieces) for pieces in made_of[:cut]], seconds[:cut], [len(pieces) for pieces in made_of[:cut]])
+    table = LatencyTable(
         name=name,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=measured.fingerprint,
         parts=timings,
         interpolated=interpolated,
-        scale=scale,
-        fixed=fixed,
+        scale=line.scale,
+        fixed=line.fixed,
+        call=line.call,
         calibrated_on=cut,
-        held_out=held_out_error([scale * x + fixed for x in sums[cut:]], seconds[cut:]),
+        held_out=None,
         warnings=measured.warnings,
     )
+    error = held_out_error([table.network(spec) for spec in networks[cut:]], seconds[cut:])
+    return LatencyTable.model_validate(table.model_dump() | {"held_out": error})

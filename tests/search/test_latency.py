@@ -29,7 +29,7 @@ from methods.space import SearchSpace
 from methods.tasks.head import Head
 from search.latency.apart import Measured, Setting, measure_apart
 from search.latency.backends import Compiled, check_backend
-from search.latency.calibration import fit, held_out_error
+from search.latency.calibration import ENOUGH, Line, fit, held_out_error
 from search.latency.grid import thinned
 from search.latency.measure import Heard, Rounds, by_clock, measure, signs_of_a_busy_machine, timing
 from search.latency.parts import Served, distinct_pieces, pieces_of_space, pieces_of_spaces, random_networks
@@ -52,10 +52,10 @@ def served() -> list[Served]:
 
 
 class Device:
-    """A made-up device: a part takes time by its FLOPs, a network `scale` x its parts + `fixed`."""
+    """A made-up device: a part takes time by its FLOPs, a network `scale` x its parts + `fixed`; a part by itself takes `call` longer."""
 
-    def __init__(self, scale: float, fixed: float) -> None:
-        self.scale, self.fixed = scale, fixed
+    def __init__(self, scale: float, fixed: float, call: float = 0.0) -> None:
+        self.scale, self.fixed, self.call = scale, fixed, call
 
     def part(self, piece: Piece) -> float:
         return 1e-5 + 1e-9 * piece.part.flops(16)
@@ -63,7 +63,7 @@ class Device:
     def seconds(self, subject: Subject) -> float:
         if isinstance(subject, NetworkSpec):
             return self.scale * sum(map(self.part, pieces_of(subject))) + self.fixed
-        return self.part(subject)
+        return self.part(subject) + self.call
 
     def __call__(self, subjects: Sequence[Subject], setting: Setting, heard: Heard) -> Measured:
         heard(1.0)
@@ -78,7 +78,15 @@ def test_a_device_that_is_a_line_is_found_exactly() -> None:
     assert (table.scale, table.fixed) == (pytest.approx(1.3, rel=1e-6), pytest.approx(2e-4, rel=1e-6))
     assert table.held_out and table.held_out.mape < 1e-6 and table.held_out.n == 30 and table.calibrated_on == 10
     assert table.held_out.spearman == pytest.approx(1) and table.held_out.kendall == pytest.approx(1)
-    assert table.warnings == ("busy",) and heard == [1.0] and table.fingerprint.length == 16
+    assert table.call < 1e-9 and table.warnings == ("busy",) and heard == [1.0] and table.fingerprint.length == 16
+
+
+def test_what_a_call_costs_is_not_counted_with_every_part() -> None:
+    table = build_profile("made-up", served(), Setting(length=16), 12, 30, Device(1.1, 2e-4, 5e-5))
+    assert (table.scale, table.fixed, table.call) == tuple(pytest.approx(value, rel=1e-6) for value in (1.1, 2e-4, 5e-5))
+    assert table.held_out and table.held_out.mape < 1e-6
+    few = build_profile("made-up", served(), Setting(length=16), ENOUGH - 1, 30, Device(1.1, 2e-4, 5e-5))
+    assert few.call == 0 and few.held_out and few.held_out.mape > 0.01, "too few networks to tell"
 
 
 def test_a_profile_knows_every_network_of_its_spaces_and_no_other() -> None:
@@ -161,14 +169,16 @@ def test_fit_does_not_follow_outliers(scale: float, fixed: float, seed: int) -> 
     y = scale * x + fixed
     y[3] *= 5
     found = fit(x.tolist(), y.tolist())
-    assert found == (pytest.approx(scale, rel=0.02, abs=0.01), pytest.approx(fixed, abs=0.05))
+    assert found[:2] == (pytest.approx(scale, rel=0.02, abs=0.01), pytest.approx(fixed, abs=0.05))
 
 
 def test_fit_without_a_line() -> None:
-    assert fit([], []) == (1.0, 0.0)
-    assert fit([2.0, 2.0], [3.0, 3.0]) == (pytest.approx(1.5), 0.0)
-    scale, fixed = fit([1.0, 2.0, 3.0], [0.5, 2.0, 3.5])
-    assert scale > 0 and fixed == 0.0
+    assert fit([], []) == Line(1.0)
+    assert fit([2.0, 2.0], [3.0, 3.0]) == (pytest.approx(1.5), 0.0, 0.0)
+    scale, fixed, call = fit([1.0, 2.0, 3.0], [0.5, 2.0, 3.5])
+    assert scale > 0 and fixed == call == 0.0
+    alike = [float(i) for i in range(1, 13)]
+    assert fit(alike, [2 * x for x in alike], list(range(1, 13))) == (pytest.approx(2), pytest.approx(0), 0.0), "a count that is the sum"
 
 
 def test_error_by_hand() -> None:

@@ -41,6 +41,7 @@ class Profiled:
         t, f = self.table, self.table.fingerprint
         parts = sorted(t.parts, key=lambda key: -t.parts[key].mean)
         shown = parts if len(parts) <= 2 * SHOWN else [*parts[:SHOWN], "", *parts[-SHOWN:]]
+        less = f", each less {_ms(t.call)} ms for the call," if t.call else ""
         between = f" and {len(t.interpolated)} interpolated" if t.interpolated else ""
         body = [self._row(key) if key else ["..."] + 5 * [""] for key in shown]
         return "\n".join(
@@ -50,7 +51,7 @@ class Profiled:
                 "",
                 *columns(["part", "mean ms", "std", "10 %", "90 %", "runs"], body),
                 "",
-                f"a network takes {t.scale:.4g} x the sum of its parts + {_ms(t.fixed)} ms (from {t.calibrated_on} networks)",
+                f"a network takes {t.scale:.4g} x the sum of its parts{less} + {_ms(t.fixed)} ms (from {t.calibrated_on} networks)",
                 self._error(),
                 *[f"warning: {warning}" for warning in t.warnings],
                 f"{len(parts)} parts measured{between}, written to {self.path}",
@@ -127,8 +128,9 @@ def setting_of(
 
 
 def served_by_default() -> list[Served]:
-    """Every method with its own options on BERT-base, for one text and for pairs."""
-    spaces = [get(name).space(get(name).options(), BERT_BASE) for name in names()]
+    """Every method that needs no options to be given, on BERT-base, for one text and for pairs."""
+    ready = [get(name) for name in names() if not any(field.is_required() for field in get(name).options.model_fields.values())]
+    spaces = [method.space(method.options(), BERT_BASE) for method in ready]
     return [Served(space, BERT_BASE, Head("classification", 2, pair=pair)) for space in spaces for pair in (False, True)]
 
 
