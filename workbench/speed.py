@@ -9,12 +9,13 @@ from methods.backbone import BackboneConfig
 SHARE = 0.4
 """Of the rate of bare matrix products a training step reaches about this much (norms, activations, Python, the optimiser)."""
 SECONDS = 0.5
-TRIES = 100
-TOKENS = 512
+TRIES = 400
+TOKENS = 128
+"""So few that a product ends before the system gives the processor to others."""
 
 
-def matmul_rate(backbone: BackboneConfig, threads: int, seconds: float = SECONDS) -> float:
-    """FLOPs per second of products of the sizes of the backbone's feed-forward layers, in float32 on the CPU.
+def matmul_rate(backbone: BackboneConfig, threads: int, precision: str = "fp32", seconds: float = SECONDS) -> float:
+    """FLOPs per second of products of the sizes of the backbone's feed-forward layers on the CPU, in the experiment's `hardware.precision`.
 
     The fastest of TRIES, or of those that `seconds` allow, so that whoever else uses the machine does not count.
     """
@@ -23,7 +24,9 @@ def matmul_rate(backbone: BackboneConfig, threads: int, seconds: float = SECONDS
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        states, weight = torch.randn(TOKENS, backbone.hidden), torch.randn(backbone.hidden, backbone.intermediate)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        states = torch.randn(TOKENS, backbone.hidden, dtype=dtype)
+        weight = torch.randn(backbone.hidden, backbone.intermediate, dtype=dtype)
         with torch.inference_mode():
             torch.mm(states, weight)
             best, started = float("inf"), time.monotonic()

@@ -70,7 +70,7 @@ def plan(experiment: Path | str, set: Sequence[str] = ()) -> Planned:
     made = make_plan(loaded, str(experiment))
     shape, _ = backbone_config(loaded.backbone)
     threads = hardware(options).threads
-    return Planned(made, SHARE * matmul_rate(shape, threads), threads)
+    return Planned(made, SHARE * matmul_rate(shape, threads, options.precision), threads)
 
 
 def _cells(row: StageRow) -> list[str]:

@@ -124,4 +124,4 @@ def _reporter(session: Session) -> Reporter:
     sizes = {options.name: size_of(session.task(options), options.max_length) for options in session.experiment.all_tasks}
     experiment = dearest(session.experiment, session.shape, session.name)
     plan = assemble(experiment, session.shape, members_of(experiment, session.shape, session.name), sizes)
-    return Reporter(plan, SHARE * matmul_rate(session.shape, session.hardware.threads, 0.2))
+    return Reporter(plan, SHARE * matmul_rate(session.shape, session.hardware.threads, session.experiment.hardware.precision, 0.2))
