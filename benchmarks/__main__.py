@@ -1,4 +1,4 @@
-"""Runs every benchmark in turn: `python -m benchmarks`; that of Ray where Ray is installed."""
+"""Runs every benchmark that needs no finished run, one after another: `python -m benchmarks`; those of Ray where Ray is installed."""
 
 from importlib.util import find_spec
 
@@ -12,6 +12,7 @@ from benchmarks import (
     dynabert_networks,
     dynabert_step,
     evaluation,
+    latency,
     query,
     search,
     selection,
@@ -25,6 +26,7 @@ if __name__ == "__main__":
         dynabert_networks,
         dynabert_memory,
         evaluation,
+        latency,
         query,
         search,
         selection,
@@ -34,6 +36,7 @@ if __name__ == "__main__":
     ):
         module.main()
     if find_spec("ray"):
-        from benchmarks import ray_overhead
+        from benchmarks import ray_overhead, ray_tune
 
         ray_overhead.main()
+        ray_tune.main()
