@@ -21,7 +21,8 @@ Key = tuple[str, str, str, str]
 @dataclass(frozen=True)
 class Timed:
     """Seconds. `measured`: the mean over `runs`, None where `why` says that it was not measured; `finished`: with its own weights, not with
-    random ones. `warnings`: what disturbed it."""
+    random ones. `warnings`: what disturbed it. `slower`: how many times as long as in the table the network's parts took beside it, where
+    that is more than noise; `measured` is divided by it."""
 
     task: str
     method: str
@@ -33,6 +34,7 @@ class Timed:
     why: str = ""
     finished: bool = False
     warnings: tuple[str, ...] = ()
+    slower: float = 1.0
 
     @property
     def key(self) -> Key:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from methods.network import Network, NetworkSpec, save_network
 from methods.space import Architecture
 from methods.training.processes import by_main_process
-from search.latency.subject import Finished, Subject
+from search.latency.subject import Finished
 from search.timings import Timed, keep_timed, timed_in
 
 if TYPE_CHECKING:
     from methods.latency import LatencyTable
     from search.archive import Archive
 
-SECONDS = 4.0
-"""For about so long a network is timed."""
+SECONDS = 6.0
+"""For about so long a network and its parts are timed."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Stopwatch:
             return False
         with tempfile.TemporaryDirectory() as folder:
             subjects = [_subject(network, Path(folder) / architecture.id) for architecture, network in wanted.items()]
-            measured = time_here(subjects, table.fingerprint, SECONDS)
-        for (architecture, network), timing in zip(wanted.items(), measured.timings, strict=True):
+            timed, warnings = time_here(subjects, table, SECONDS)
+        for (architecture, network), one in zip(wanted.items(), timed, strict=True):
             finished = isinstance(network, Network)
-            keep_timed(self.archive, Timed(*about[architecture], timing.mean, timing.n, "", finished, measured.warnings))
+            keep_timed(self.archive, Timed(*about[architecture], one.seconds, one.runs, "", finished, warnings, one.slower))
         return True
 
     def _is_known(self, timed: Timed | None, network: Network | NetworkSpec) -> bool:
@@ -64,7 +64,7 @@ def _spec(network: Network | NetworkSpec) -> NetworkSpec:
     return network.spec if isinstance(network, Network) else network
 
 
-def _subject(network: Network | NetworkSpec, folder: Path) -> Subject:
+def _subject(network: Network | NetworkSpec, folder: Path) -> Finished | NetworkSpec:
     if isinstance(network, NetworkSpec):
         return network
     save_network(network, folder)

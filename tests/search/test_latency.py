@@ -31,6 +31,7 @@ from search.latency.apart import Measured, Setting, measure_apart
 from search.latency.backends import Compiled, check_backend
 from search.latency.calibration import ENOUGH, Line, fit, held_out_error
 from search.latency.grid import thinned
+from search.latency.here import time_here
 from search.latency.measure import Heard, Rounds, by_clock, measure, signs_of_a_busy_machine, timing
 from search.latency.parts import Served, distinct_pieces, pieces_of_space, pieces_of_spaces, random_networks
 from search.latency.profile import build_profile
@@ -87,6 +88,23 @@ def test_what_a_call_costs_is_not_counted_with_every_part() -> None:
     assert table.held_out and table.held_out.mape < 1e-6
     few = build_profile("made-up", served(), Setting(length=16), ENOUGH - 1, 30, Device(1.1, 2e-4, 5e-5))
     assert few.call == 0 and few.held_out and few.held_out.mape > 0.01, "too few networks to tell"
+
+
+@pytest.mark.parametrize(("factor", "slower"), [(1.2, 1.2), (0.9, 0.9), (1.02, 1.0)])
+def test_a_network_measured_while_the_machine_is_slow_counts_as_on_an_idle_one(factor: float, slower: float) -> None:
+    idle, some = Device(1.3, 2e-4), served()
+
+    def now(subjects: Sequence[Subject], setting: Setting, heard: Heard) -> Measured:
+        measured = idle(subjects, setting, heard)
+        return replace(measured, timings=tuple(timing([factor * t.mean] * 3) for t in measured.timings))
+
+    table = build_profile("made-up", some, Setting(length=16), 10, 0, idle)
+    networks = [one.spec(one.space.largest()) for one in some]
+    found, warnings = time_here(networks, table, 1.0, now)
+    assert [one.slower for one in found] == pytest.approx([slower] * 3) and warnings == ("busy",)
+    assert [one.seconds for one in found] == pytest.approx([idle.seconds(network) * factor / slower for network in networks])
+    unknown = table.model_copy(update={"parts": {}})
+    assert time_here(networks, unknown, 1.0, now)[0][0].slower == 1, "nothing to compare with"
 
 
 def test_a_profile_knows_every_network_of_its_spaces_and_no_other() -> None:
