@@ -10,6 +10,7 @@ from analysis.description import describe
 from analysis.runs import here
 from search.candidates import Candidate, candidates, rankable
 from search.columns import RANKED
+from search.query import SHOWN
 
 if TYPE_CHECKING:
     from analysis.runs import Run
@@ -26,10 +27,10 @@ def questions(run: Run) -> list[dict[str, Any]]:
         ranked: dict[str, list[dict[str, Any]]] = {kind: [_plain(c) for c in candidates(mine, kind)] for kind in RANKED}
         if not any(ranked.values()):
             continue
-        shown = {c.architecture.id: c.quality for kind in ("shared", "finished") for c in candidates(mine, kind, "validation")}
+        shown = {c.architecture.id: (kind, c.quality) for kind in reversed(SHOWN) for c in candidates(mine, kind, "validation")}
         for entry in (entry for some in ranked.values() for entry in some):
-            seen = shown.get(entry["id"], math.nan)
-            entry["validation"] = seen if math.isfinite(seen) else None
+            kind, quality = shown.get(entry["id"], (None, math.nan))
+            entry |= {"validation": _finite(quality), "validation_kind": kind}
         limits = [budget.limits() for budget in run.budgets]
         found.append(
             {"run": run.name, "folder": quote(here(run.path)), "task": task, "metric": run.metric(task), "budgets": limits, **ranked}
@@ -38,14 +39,18 @@ def questions(run: Run) -> list[dict[str, Any]]:
 
 
 def _plain(c: Candidate) -> dict[str, Any]:
-    rank = rankable(c.quality)
+    """`scores`: the quality in each seed; None: no finite number."""
     return {
         "id": c.architecture.id,
         "method": c.architecture.method,
         "text": describe(c.architecture, WIDTH),
-        "quality": rank if math.isfinite(rank) else None,
-        "seeds": list(c.seeds),
+        "quality": _finite(rankable(c.quality)),
+        "scores": {str(m.seed): _finite(m.quality) for m in c.measurements},
         "costs": c.costs.measured_against(),
         "flops": c.costs.flops,
         "parameters": c.costs.parameters,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.controls import TEACHER
+from analysis.controls import TEACHER, int8_name
 from analysis.paired import Comparison, NoTestError, answers, compared
 from analysis.rows import Block, Row
 
@@ -25,31 +25,37 @@ def tested(block: Block, runs: Mapping[str, Run]) -> Block:
     """The block with every row set against its best one: the highest mean quality on `validation`, of equals the one of fewer FLOPs.
 
     The teacher takes no part, for it need not meet the budget. `runs`: by the names that rows call them. The best row is the `winner`
-    where each row of another method is worse: by the corrected test, and in every seed that both have.
+    where each of its rivals (`_are_rivals`) is worse: by the corrected test, and in every seed that both have.
     """
     rivals = [row for row in block.rows if row.quality is not None and row.row != TEACHER]
     if len(rivals) < 2:
         return replace(block, rows=tuple(_empty(row, _why_alone(row, rivals)) for row in block.rows))
     best = max(rivals, key=lambda row: (row.quality or 0.0, -(row.flops or 0.0)))
     given = {id(row): _answers(row, runs) for row in rivals}
-    rows = {id(row): _against(row, best, given) for row in rivals if row is not best}
+    rows = {id(row): _against(row, best, given, len(rivals) - 1) for row in rivals if row is not best}
     corrected = _holm([row.p_value for row in rows.values()])
     rows = {key: replace(row, p_holm=p) for (key, row), p in zip(rows.items(), corrected, strict=True)}
-    others = [row for row in rows.values() if row.method != best.method or row.kind == "control" or best.kind == "control"]
+    others = [row for row in rows.values() if _are_rivals(row, best)]
     sure = bool(others) and all(_beaten(row, best) for row in others)
     rows[id(best)] = _empty(replace(best, best=True, difference=0.0, winner=sure), "is the best")
     return replace(block, rows=tuple(rows.get(id(row)) or _empty(row, _why_out(row)) for row in block.rows))
 
 
-def _against(row: Row, best: Row, given: Mapping[int, Answers | str]) -> Row:
-    """With the difference to the best and its test, or why there is none."""
+def _are_rivals(row: Row, best: Row) -> bool:
+    """Not where both are what the same method of the same run found: by another way of searching, or the best one in 8 bit."""
+    same = (row.run, row.method) == (best.run, best.method)
+    return not same or best.kind == "control" or (row.kind == "control" and row.row != int8_name(row.method))
+
+
+def _against(row: Row, best: Row, given: Mapping[int, Answers | str], tests: int) -> Row:
+    """With the difference to the best and its test, one of so many, or why there is none."""
     assert row.quality is not None and best.quality is not None
     apart = replace(row, difference=100 * (row.quality - best.quality))
     ours, theirs = given[id(row)], given[id(best)]
     if isinstance(ours, str) or isinstance(theirs, str):
         return _empty(apart, ours if isinstance(ours, str) else f"the best row: {theirs}")
     try:
-        found: Comparison = compared(ours, theirs)
+        found: Comparison = compared(ours, theirs, tests)
     except NoTestError as error:
         return _empty(apart, str(error))
     low, high = 100 * found.low, 100 * found.high

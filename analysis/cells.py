@@ -32,8 +32,8 @@ TESTS = (
     "To the best: difference in points to the row of the highest quality, with its 95 % bootstrap interval over examples. p: two-sided, of "
     "McNemar's exact test (accuracy, one network each), of a paired permutation (several networks, other metrics) or of a paired bootstrap "
     "(other metrics, groups of different sizes), after Holm's correction for all rows of the budget; p-values in sentences are not "
-    f"corrected. Bold (in plain text {STAR.strip()}): the best, where every row of another method and every control is worse with p < 0.05 "
-    "and in every seed. The best is picked on `validation`, which flatters it; the teacher takes no part."
+    f"corrected. Bold (in plain text {STAR.strip()}): the best, where every row of another method or run, and every control but its own "
+    "int8, is worse with p < 0.05 and in every seed. The best is picked on `validation`, which flatters it; the teacher takes no part."
 )
 SPLITS = "Architectures are chosen on the split `search` alone; `validation` is reported, never ranked by."
 

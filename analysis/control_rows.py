@@ -15,6 +15,7 @@ from analysis.controls import (
     TRUNCATED,
     UNTRAINED,
     costliest_within,
+    int8_name,
     measured_controls,
     other_controls,
     random_in_window,
@@ -27,6 +28,7 @@ from analysis.rows import Place, Row
 from analysis.spending import SEARCH_COLUMNS, Cells, Trained, empty, no_training, stages_cost, training_cost
 from analysis.summary import COST_COLUMNS, QUALITY_COLUMNS, architecture_cells, cost_cells, quality_cells, together
 from methods.budget import Budget, format_quantity
+from search.candidates import rankable
 from search.measurement import BYTES, INT8
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def int8_rows(place: Place, method: str, winners: Sequence[Winner]) -> list[Row]
     small, whole = (sum(m.metrics[name] for m in found) / len(found) / 1e6 for name in BYTES)
     cells = _cells(place, found)
     cells = Cells({**cells.values, "architecture": f"the winner in {small:.1f} MB instead of {whole:.1f}"}, cells.why)
-    return [_row(place, f"{INT8} ({method})", method, cells, no_training("the winner's own weights"))]
+    return [_row(place, int8_name(method), method, cells, no_training("the winner's own weights"))]
 
 
 def random_row(place: Place, method: str) -> Row:
@@ -154,7 +156,7 @@ def truncated_row(place: Place) -> Row:
     on_search = {(m.architecture, m.seed): m.quality for m in measured_controls(place.run, place.task, TRUNCATED, "search")}
 
     def rank(m: Measurement) -> tuple[float, float]:
-        return on_search.get((m.architecture, m.seed), float("-inf")), m.costs.flops
+        return rankable(on_search.get((m.architecture, m.seed), math.nan)), m.costs.flops
 
     chosen = [max((m for m in fitting if m.seed == seed), key=rank) for seed in sorted({m.seed for m in fitting})]
     cells = _cells(place, chosen)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from search.measurement import Measurement
 
 TEACHER, RANDOM, TRUNCATED, HAND_MADE = "teacher", "random", "truncated-kd", "hand-made"
+AUGMENTATION = "augmentation"
+"""What stages are recorded under that make copies of training rows."""
 FLOORS, FLOOR = ("bag-of-embeddings", "fixed-cnn"), "floor"
 """What a method has to beat; their stages are recorded as another way to finish."""
 UNTRAINED = ("untrained", "rewired-cut", "teacher-cut")
@@ -30,6 +32,11 @@ def other_controls(run: Run, task: str, method: str) -> list[str]:
     """The names of a method's controls other than random ones and those with weights of 8 bit, in order of first appearance."""
     found = dict.fromkeys(m.control for m in run.controls(task) if m.architecture.method == method)
     return [name for name in found if name not in (TEACHER, RANDOM, TRUNCATED, INT8, *FLOORS)]
+
+
+def int8_name(method: str) -> str:
+    """The row of a method's winners with weights of 8 bit."""
+    return f"{INT8} ({method})"
 
 
 def way_of(control: str) -> str:

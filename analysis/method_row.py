@@ -26,10 +26,12 @@ def method_row(place: Place, method: str, found: list[Winner] | str, by: str = "
         cells = together(empty(columns, found), searched, spent)
         return Row(*head, **cells.values, why=cells.why)
     finished = [w.finished for w in found if w.finished is not None]
-    kinds = "/".join(sorted({w.answer.kind for w in found}))
+    kinds = sorted({w.answer.kind for w in found})
+    score = {"search_quality": fmean(w.answer.quality for w in found)} if len(kinds) == 1 else {}
+    why = {} if score else {"search_quality": f"some seeds were chosen by {kinds[0]} networks, others by {kinds[1]} weights"}
     cells = together(
         architecture_cells([w.answer.architecture for w in found]),
-        Cells({"search_quality": fmean(w.answer.quality for w in found), "chosen_by": kinds}, {}),
+        Cells({**score, "chosen_by": "/".join(kinds)}, why),
         quality_cells(run, finished, teacher_of(run, task)),
         cost_cells([w.answer.costs for w in found]),
         Cells({}, why_not_timed(run, task, [w.answer.architecture for w in found])),

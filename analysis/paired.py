@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 500
 """Draws for metrics that are no mean over examples: each draw computes the metric anew for every network."""
-
-
+PER_TEST = 40
+"""So many draws at least for each of the tests that are corrected together: Holm's factor times the smallest p is 1/40 then."""
 COUNTED = ("accuracy", "exact_match")
 """Metrics that are the share of examples that are right."""
 
@@ -48,9 +48,9 @@ class Answers:
 
     @property
     def correct(self) -> npt.NDArray[np.float64]:
-        """Share of the networks that get each example right, shape (n,)."""
+        """Share of the networks that get each example right, shape (n,); one whose logits are not all finite (it diverged) gets none."""
         right = self.logits[..., 1] if self.metric == "exact_match" else self.logits.argmax(axis=2) == self.labels[:, None]
-        share: npt.NDArray[np.float64] = right.mean(axis=1)
+        share: npt.NDArray[np.float64] = np.where(np.isfinite(self.logits).all(axis=(0, 2)), right, 0.0).mean(axis=1)
         return share
 
     def quality(self, rows: npt.NDArray[np.int64]) -> float:
@@ -59,14 +59,16 @@ class Answers:
 
 
 def mean_metric(metric: str) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]:
-    """`f(labels (n,), logits (n, networks, outputs))`: the metric's mean over the networks."""
+    """`f(labels (n,), logits (n, networks, outputs))`: the metric's mean over the networks, 0 for one whose logits are not all finite."""
     from methods.tasks.metrics import compute
     from methods.tasks.spec import METRICS, TaskSpec
 
     def value(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
         networks, outputs = logits.shape[1:]
         if metric in ("matthews", "f1"):
-            return float(np.mean([from_confusion(metric, labels, logits[:, i].argmax(axis=1), outputs) for i in range(networks)]))
+            finite = np.isfinite(logits).all(axis=(0, 2))
+            found = [from_confusion(metric, labels, logits[:, i].argmax(axis=1), outputs) for i in range(networks)]
+            return float(np.mean(np.where(finite, found, 0.0)))
         classes = tuple(map(str, range(outputs))) if METRICS.get(metric) == "classification" else ()
         spec = TaskSpec("paired", ("text", "text_b"), "label", classes, metric, (metric,))
         return float(np.mean([compute(spec, logits[:, i], labels)[metric] for i in range(networks)]))
@@ -154,8 +156,9 @@ class Comparison:
     high: float
 
 
-def compared(ours: Answers, theirs: Answers) -> Comparison:
-    """The mean of our networks against the mean of theirs, of whatever run, the example being the unit.
+def compared(ours: Answers, theirs: Answers, tests: int = 1) -> Comparison:
+    """The mean of our networks against the mean of theirs, of whatever run, the example being the unit; one of so many `tests`, for whose
+    correction the smallest p-value that can be drawn is to be small enough.
 
     Accuracy: McNemar's test of one network against one, else a permutation of each example's shares. Other metrics: predictions
     exchanged example by example, network by network; groups of different sizes can't be exchanged, there the bootstrap's own test stands
@@ -166,13 +169,14 @@ def compared(ours: Answers, theirs: Answers) -> Comparison:
     if ours.metric in COUNTED:
         apart = ours.correct - theirs.correct
         one = ours.logits.shape[1] == theirs.logits.shape[1] == 1
-        return Comparison(mcnemar(ours.correct == 1, theirs.correct == 1) if one else sign_flips(apart), *bootstrap_mean(apart))
-    rows = np.arange(len(ours.labels))
-    drawn = bootstrap_draws(lambda _, some: ours.quality(some) - theirs.quality(some), rows, rows, ROUNDS)
+        test = mcnemar(ours.correct == 1, theirs.correct == 1) if one else sign_flips(apart, max(2000, PER_TEST * tests))
+        return Comparison(test, *bootstrap_mean(apart))
+    rows, rounds = np.arange(len(ours.labels)), max(ROUNDS, PER_TEST * tests)
+    drawn = bootstrap_draws(lambda _, some: ours.quality(some) - theirs.quality(some), rows, rows, rounds)
     between = percentiles(drawn, 0.95)
     if ours.logits.shape == theirs.logits.shape:
-        test = paired_permutation(mean_metric(ours.metric), ours.labels, ours.logits, theirs.logits, rounds=ROUNDS)
+        test = paired_permutation(mean_metric(ours.metric), ours.labels, ours.logits, theirs.logits, rounds=rounds)
         return Comparison(test, *between)
     seen = ours.quality(rows) - theirs.quality(rows)
     hits = int((np.abs(drawn[~np.isnan(drawn)] - seen) >= abs(seen) - 1e-12).sum())
-    return Comparison(PairedTest("paired bootstrap", seen, (hits + 1) / (ROUNDS + 1), len(rows)), *between)
+    return Comparison(PairedTest("paired bootstrap", seen, (hits + 1) / (rounds + 1), len(rows)), *between)

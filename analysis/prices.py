@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.controls import TEACHER
+from analysis.controls import AUGMENTATION, TEACHER
 from analysis.spending import common, of_seed, own
 from analysis.winners import winners
 from methods.budget import Budget, format_quantity
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 COUNTS = (1, 3, 8)
 WHAT = (
     "Cost of n tasks x b budgets: FLOPs of training and search for one seed, extrapolated from the recorded means: a + b x (per budget) + "
-    "n x (per task) + n x b x (per task and budget). The teacher's row is needed by every method and is in no other row."
+    "n x (per task) + n x b x (per task and budget). The teacher's row is needed by every method and is in no other row; so is that of "
+    "augmentation, where there is one, by those that read its copies. Tuning is done once for all tasks."
 )
+NO_METHODS = (TEACHER, AUGMENTATION)
+TUNING = "tune"
+"""The stage that every task has whole."""
 
 Work = tuple[float, float]
 """FLOPs and seconds."""
@@ -52,11 +56,12 @@ class Price:
 
 
 def prices(run: Run, budgets: Sequence[Budget] | None = None) -> list[Price]:
-    """Of every method that left a record of its training, then of the teacher."""
+    """Of every method that left a record of its training, then of the teacher and of augmentation."""
     found = [_price(run, method, run.budgets if budgets is None else budgets) for method in run.all_methods]
-    teacher = [_works([row]) for row in run.stages if row.method == TEACHER]
-    if teacher:
-        found.append(Price(run.name, TEACHER, (0, 0), (0, 0), _mean(teacher), (0, 0)))
+    for who in NO_METHODS:
+        tasks = dict.fromkeys(row.task for row in run.stages if row.method == who)
+        of_tasks = [_works(row for row in run.stages if (row.method, row.task) == (who, task)) for task in tasks]
+        found.append(Price(run.name, who, (0, 0), (0, 0), _mean(of_tasks), (0, 0)))
     return [price for price in found if price.of(1, 1) != (0, 0)]
 
 
@@ -69,13 +74,14 @@ def prices_table(found: Sequence[Price], named: bool) -> tuple[list[str], list[l
 
 
 def _price(run: Run, method: str, budgets: Sequence[Budget]) -> Price:
-    once, per_budget, per_task, per_both = [], [], [], []
+    once, on_corpus_once, per_budget, per_task, per_both = [], [], [], [], []
     for task in run.tasks:
         chosen = {budget.label(): winners(run, task, method, budget) for budget in budgets}
         for seed in run.seeds(task, method):
             rows = [row for row in run.stages if (row.task, row.method, row.seed) == (task, method, seed)]
             searched = [row for row in run.searches if (row.task, row.method, row.seed) == (task, method, seed)]
-            per_task.append(_works([*common(rows), *(row for row in searched if not row.budget)]))
+            once.append(_works(row for row in rows if row.stage == TUNING))
+            per_task.append(_works([*(row for row in common(rows) if row.stage != TUNING), *(row for row in searched if not row.budget)]))
             for label, found in chosen.items():
                 mine = [w.answer.architecture for w in found if w.seed == seed] if not isinstance(found, str) else []
                 stages = [row for architecture in mine for row in own(rows, architecture)]
@@ -86,14 +92,16 @@ def _price(run: Run, method: str, budgets: Sequence[Budget]) -> Price:
         for seed in run.seeds(run.corpus, method):
             rows = of_seed(on_corpus, seed)
             searched = [row for row in run.searches if (row.task, row.method, row.seed) == (run.corpus, method, seed)]
-            once.append(_works([*common(rows), *(row for row in searched if not row.budget)]))
+            on_corpus_once.append(_works([*common(rows), *(row for row in searched if not row.budget)]))
             for budget in budgets:
                 found = winners(run, run.corpus, method, budget)
                 mine = [w.answer.architecture for w in found if w.seed == seed] if not isinstance(found, str) else []
                 stages = [row for architecture in mine for row in own(rows, architecture)]
                 if mine:
                     per_budget.append(_works([*stages, *(row for row in searched if row.budget == budget.label())]))
-    return Price(run.name, method, _mean(once), _mean(per_budget), _mean(per_task), _mean(per_both))
+    (flops, seconds), (more_flops, more_seconds) = _mean(once), _mean(on_corpus_once)
+    all_once = (flops + more_flops, seconds + more_seconds)
+    return Price(run.name, method, all_once, _mean(per_budget), _mean(per_task), _mean(per_both))
 
 
 def _works(rows: Iterable[StageRow | SearchRow]) -> npt.NDArray[np.float64]:

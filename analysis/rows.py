@@ -118,7 +118,7 @@ class Block:
     @property
     def key(self) -> tuple[Any, ...]:
         """Blocks with equal keys, of whatever run, are one block of the table."""
-        return self.task, tuple(sorted(self.budget.limits().items())), self.length, self.batch
+        return self.task, self.metric, tuple(sorted(self.budget.limits().items())), self.length, self.batch
 
     @property
     def metric(self) -> str:

@@ -68,6 +68,10 @@ class Run:
         return as_measured(sorted(self.archive.measurements(), key=lambda m: m.seed), self.timed)
 
     @cached_property
+    def _finished(self) -> dict[tuple[str, str], dict[tuple[str, int], Measurement]]:
+        return {}
+
+    @cached_property
     def timed(self) -> dict[Key, Timed]:
         """The latencies of winners, as predicted and as measured."""
         from search.timings import timed_in
@@ -134,9 +138,13 @@ class Run:
         return [m for m in self.measurements if m.task == task and m.kind == "control" and m.split == split]
 
     def finished(self, task: str, architecture_id: str, seed: int, split: str = QUALITY_SPLIT) -> Measurement | None:
-        """The network that ships, on a split: the last one measured, where a method was trained again."""
-        found = [m for m in self.measurements if (m.task, m.architecture.id, m.seed, m.split) == (task, architecture_id, seed, split)]
-        return next((m for m in reversed(found) if m.kind == "finished"), None)
+        """The network that ships, on a split; one that was finished from a supernet that was trained again since does not count."""
+        if (task, split) not in self._finished:
+            from search.candidates import candidates
+
+            found = candidates([m for m in self.measurements if m.task == task], "finished", split)
+            self._finished[task, split] = {(m.architecture.id, m.seed): m for c in found for m in c.measurements}
+        return self._finished[task, split].get((architecture_id, seed))
 
     def predictions(self, measurement: Measurement) -> Predictions | None:
         return self.archive.predictions(measurement.key)

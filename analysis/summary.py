@@ -54,7 +54,8 @@ def quality_cells(run: Run, measured: Sequence[Measurement], teacher: Measuremen
 def gap_cells(quality: float, teacher: Measurement | None) -> Cells:
     """Quality less the teacher's in points, and over the teacher's."""
     if teacher is None or not math.isfinite(teacher.quality):
-        return Cells({}, dict.fromkeys(GAP_COLUMNS, "the teacher was not measured on validation"))
+        reason = "the teacher was not measured on validation" if teacher is None else "the teacher's quality is not a finite number"
+        return Cells({}, dict.fromkeys(GAP_COLUMNS, reason))
     gap = round(100 * (quality - teacher.quality), 9)
     if teacher.quality <= 0:
         return Cells({"gap": gap}, {"retention": "the teacher's quality is not above 0"})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.controls import random_in_window, window_words
 from analysis.paired import NoTestError, against_mean, one_by_one
 from analysis.statistics import PairedTest, mean_and_spread
 from methods.budget import Budget
+from search.candidates import rankable
 
 if TYPE_CHECKING:
     from analysis.runs import Run
     from analysis.winners import Winner
-    from search.measurement import Measurement
+    from search.measurement import Key, Measurement
 
 LEVEL = 0.05
 HELPED, UNHELPFUL = "So the search helped", "So the search did not help measurably."
@@ -35,7 +36,8 @@ def verdict(run: Run, task: str, method: str, budget: Budget, winners: Sequence[
     mean, _ = mean_and_spread([m.quality for m in ours])
     average, _ = mean_and_spread([m.quality for m in theirs])
     typical, beyond_typical = _tested(mean - average, lambda: against_mean(run, ours, theirs))
-    pairs = [(m, _best(run, [r for r in theirs if r.seed == m.seed])) for m in ours]
+    on_search = _search_scores(run, theirs)
+    pairs = [(m, _best([r for r in theirs if r.seed == m.seed], on_search)) for m in ours]
     matched = [(m, r) for m, r in pairs if r is not None]
     text = (
         f"{head} the search's choice has {_seeds(ours)}{mean:.4f} {ours[0].metric}, {_points(mean - average)} the mean of "
@@ -48,26 +50,19 @@ def verdict(run: Run, task: str, method: str, budget: Budget, winners: Sequence[
     closest, beyond_best = _tested(gap, lambda: one_by_one(run, [m for m, _ in matched], [r for _, r in matched]))
     same = all(m.architecture == r.architecture for m, r in matched)
     against = "which is the same architecture" if same else closest
-    return f"{text}, and {_points(gap)} the best of them {_chosen_on(run, theirs)} ({best:.4f}; {against}). " + _conclusion(
-        beyond_typical, None if same else beyond_best
+    return (
+        f"{text}, and {_points(gap)} the best of them on {'validation' if on_search is None else 'search'} ({best:.4f}; {against}). "
+        + _conclusion(beyond_typical, None if same else beyond_best)
     )
 
 
-def _best(run: Run, candidates: Sequence[Measurement]) -> Measurement | None:
-    """The best random network of a seed, by its score on `search` where all have one, else by `validation`, which flatters it."""
-    if not candidates:
-        return None
-    on_search = _search_scores(run, candidates)
-    if on_search is None:
-        return max(candidates, key=lambda m: m.quality)
-    return max(zip(candidates, on_search, strict=True), key=lambda pair: pair[1])[0]
+def _best(candidates: Sequence[Measurement], on_search: Mapping[Key, float] | None) -> Measurement | None:
+    """The best random network of a seed, by its score on `search` where all of all seeds have one, else by `validation`, which flatters
+    it."""
+    return max(candidates, key=lambda m: rankable(m.quality if on_search is None else on_search[m.key]), default=None)
 
 
-def _chosen_on(run: Run, candidates: Sequence[Measurement]) -> str:
-    return "on validation" if _search_scores(run, candidates) is None else "on search"
-
-
-def _search_scores(run: Run, candidates: Sequence[Measurement]) -> list[float] | None:
+def _search_scores(run: Run, candidates: Sequence[Measurement]) -> dict[Key, float] | None:
     """What `search` says of these networks: in one kind for all of them (the control itself, else the supernet's weights), or None."""
     for kind in ("control", "shared"):
         known = {
@@ -76,7 +71,7 @@ def _search_scores(run: Run, candidates: Sequence[Measurement]) -> list[float] |
             if m.task == candidates[0].task and m.split == "search" and m.kind == kind and m.control in (candidates[0].control, "")
         }
         if all((m.architecture, m.seed) in known for m in candidates):
-            return [known[m.architecture, m.seed] for m in candidates]
+            return {m.key: known[m.architecture, m.seed] for m in candidates}
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, QuestionAnsweringModelOutput, SequenceClassifierOutput
@@ -123,7 +123,8 @@ def distributions(task: Head, logits: Tensor) -> Tensor:
 def save_network(network: Network, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, **about: Any) -> None:
     """Writes `model.safetensors`, `config.json` (spec and whatever `about` says) and the tokenizer's files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}, folder / "model.safetensors")
+    state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    (folder / "model.safetensors").write_bytes(save(state))  # readable by whom the other files are; `save_file`'s is the owner's alone
     save_description(network.spec, folder, tokenizer, **about)
 
 

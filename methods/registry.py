@@ -95,7 +95,11 @@ def get(name: str) -> Method:
 
 def _loaded(point: EntryPoint) -> Method:
     """Raises UserError where a package promises a method and has none."""
-    method = point.load()
+    try:
+        method = point.load()
+    except Exception as error:
+        why = f"({type(error).__name__}: {error}); mend or uninstall its package"
+        raise UserError(f"the entry point {point.name} = {point.value} of {GROUP} can't be loaded {why}") from error
     if not isinstance(method, Method) or method.name != point.name:
         raise UserError(f"the entry point {point.name} = {point.value} of {GROUP} is no Method named {point.name!r}")
     return method
@@ -110,11 +114,12 @@ def import_plugins(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
                 raise UserError(f"there is no module {module!r}; install its package, or start in the directory that it lies in") from error
-            place = extract_tb(error.__traceback__)[-1]
-            raise UserError(f"module {module!r}: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})") from error
+            last = extract_tb(error.__traceback__)[-1]
+            file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
+            raise UserError(f"module {module!r}: {type(error).__name__}: {error} ({file}, line {line})") from error
 
 
 def import_parts() -> None:

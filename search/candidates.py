@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from methods.costs import Costs
 from methods.space import Architecture
-from search.columns import Columns
+from search.columns import Columns, ranks
 from search.columns import rankable as ranked
 from search.measurement import Kind, Measurement
 
@@ -64,8 +64,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def rankable(quality: float) -> float:
-    """Quality as it is ranked by: 12 decimals, so that means that differ by rounding alone tie; no number is the worst."""
-    return -math.inf if math.isnan(quality) else round(quality, 12)
+    """Quality as it is ranked by: 12 decimals, so that means that differ by rounding alone tie; what is no finite number is the worst."""
+    return round(quality, 12) if math.isfinite(quality) else -math.inf
 
 
 def candidates(measurements: Iterable[Measurement], kind: Kind, split: str = "search") -> list[Candidate]:
@@ -114,13 +114,19 @@ class Front(list[S]):
 def pareto_front(scored: Iterable[S], cost: str | Callable[[Costs], float] = "flops") -> Front[S]:
     """Those that no other beats, cost ascending: no other costs at most as much and is at least as good, one of the two strictly.
 
-    `cost`: a name of `COSTS`, or a function. Of equals the one with the smallest id stays. Hand over one kind on one split.
+    `cost`: a name of `COSTS`, or a function. Candidates are compared on common seeds (`unbeaten_on_common_seeds`). Of equals the one of
+    fewer FLOPs stays, then of fewer parameters, more seeds, the smaller id. Hand over one kind on one split.
     """
     of = COSTS[cost] if isinstance(cost, str) else cost
     items = list(scored)
     spent = np.array([of(item.costs) for item in items], dtype=np.float64)
-    quality = np.array([rankable(item.quality) for item in items], dtype=np.float64)
-    return Front(items[i] for i in unbeaten(spent, quality, np.array([item.architecture.id for item in items], dtype=np.str_)))
+    scores = [{m.seed: m.quality for m in item.measurements} if isinstance(item, Candidate) else {0: item.quality} for item in items]
+    seeds = sorted({seed for by_seed in scores for seed in by_seed})
+    quality = np.array([[by_seed.get(seed, 0.0) for seed in seeds] for by_seed in scores]).reshape(len(items), len(seeds))
+    measured = np.array([[seed in by_seed for seed in seeds] for by_seed in scores], dtype=bool).reshape(len(items), len(seeds))
+    used = [np.array([getattr(item.costs, name) for item in items]) for name in ("flops", "parameters")]
+    order = ranks(*used, -measured.sum(axis=1), np.array([item.architecture.id for item in items], dtype=np.str_))
+    return Front(items[i] for i in unbeaten_on_common_seeds(spent, quality, measured, order))
 
 
 def unbeaten(spent: npt.NDArray[Any], quality: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -131,16 +137,14 @@ def unbeaten(spent: npt.NDArray[Any], quality: npt.NDArray[Any], ids: npt.NDArra
 
 
 def unbeaten_on_common_seeds(
-    spent: npt.NDArray[Any], quality: npt.NDArray[Any], measured: npt.NDArray[Any], ids: npt.NDArray[Any]
+    spent: npt.NDArray[Any], quality: npt.NDArray[Any], measured: npt.NDArray[Any], order: npt.NDArray[Any]
 ) -> npt.NDArray[np.intp]:
     """`unbeaten` where not all n were measured in the same of s seeds: `quality` (n, s) is looked at where `measured` (n, s) says so.
 
     One beats another only where it was measured in all of the other's seeds, and their means over these are compared: one lucky seed does
-    not beat a mean over several. Of equals the one with the most seeds stays.
+    not beat a mean over several. Of equals the first in `order` (n,) stays.
     """
     sets, which = np.unique(np.packbits(measured, axis=1), axis=0, return_inverse=True)
-    order = np.empty(len(ids), dtype=np.int64)
-    order[np.lexsort((ids, -measured.sum(axis=1)))] = np.arange(len(ids))
     found = []
     for number in range(len(sets)):
         mine = which.ravel() == number

@@ -213,32 +213,52 @@ class Columns:
         starts = np.flatnonzero(np.diff(whose, prepend=-1))
         counts = np.diff(np.append(starts, len(rows)))
         mean = np.add.reduceat(self.quality[rows], starts) / counts if len(rows) else np.zeros(0)
-        return Groups(rows, starts, counts, rankable(mean), rows[starts + counts - 1] if len(rows) else rows)
+        of = np.repeat(np.arange(len(starts)), counts)
+        scores, measured = np.full((len(seeds), len(starts)), -np.inf), np.zeros((len(starts), len(seeds)), dtype=bool)
+        scores[seed[rows], of], measured[of, seed[rows]] = rankable(self.quality[rows]), True
+        last = rows[starts + counts - 1] if len(rows) else rows
+        return Groups(rows, starts, counts, rankable(mean), last, scores, *_sets(measured))
+
+
+def _sets(measured: Bools) -> tuple[Ints, Bools]:
+    """Which set of seeds each of m architectures was measured in (m,), and these sets (q, s); `measured` (m, s)."""
+    if measured.all():
+        return np.zeros(len(measured), dtype=np.int64), measured[:1]
+    packed = np.packbits(measured, axis=1)
+    _, first, sets = np.unique(packed.view(f"S{packed.shape[1]}").ravel(), return_index=True, return_inverse=True)
+    return sets.astype(np.int64), measured[first]
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
     """m architectures, each of one run. `rows`: the rows of all of them, seeds ascending; `starts`, `counts` (m,): whose they are;
-    `quality` (m,): means over seeds as they are ranked by; `last` (m,): the row of the highest seed, whose costs count."""
+    `quality` (m,): means over seeds as they are ranked by; `last` (m,): the row of the highest seed, whose costs count; `scores` (s, m):
+    the quality in each seed, minus infinity where there is none; `sets` (m,): the place in `seed_sets` (q, s) of the seeds that it was
+    measured in."""
 
     rows: Ints
     starts: Ints
     counts: Ints
     quality: Floats
     last: Ints
+    scores: Floats
+    sets: Ints
+    seed_sets: Bools
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    def by_seed(self, columns: Columns, places: Ints) -> tuple[Floats, Bools]:
-        """Of some of them the quality in each seed (k, s), and where it was measured."""
-        seeds, seed = columns.seeds
-        of, counts = np.repeat(np.arange(len(places)), self.counts[places]), self.counts[places]
-        first = np.repeat(self.starts[places] - np.cumsum(counts) + counts, counts)
-        rows = self.rows[first + np.arange(len(of))]
-        quality, measured = np.zeros((len(places), len(seeds))), np.zeros((len(places), len(seeds)), dtype=bool)
-        quality[of, seed[rows]], measured[of, seed[rows]] = columns.quality[rows], True
-        return quality, measured
+    def measured_in(self, places: Ints, seeds: Bools) -> Ints:
+        """Those of them that were measured in all of these seeds (s,)."""
+        holding: Bools = np.all(self.seed_sets | ~seeds, axis=1)
+        return places[holding[self.sets[places]]]
+
+    def over(self, places: Ints, seeds: Bools) -> Floats:
+        """Of some of them the means over these seeds (s,) as they are ranked by (k,)."""
+        total = np.zeros(len(places))
+        for seed in np.flatnonzero(seeds):
+            total += self.scores[seed, places]
+        return rankable(total / seeds.sum())
 
     def rows_of(self, place: int) -> Ints:
         start = self.starts[place]
@@ -246,8 +266,16 @@ class Groups:
 
 
 def rankable(quality: Floats) -> Floats:
-    """Qualities as they are ranked by: 12 decimals, so that means that differ by rounding alone tie; no number is the worst."""
-    return np.where(np.isnan(quality), -np.inf, np.round(quality, 12))
+    """Qualities as they are ranked by: 12 decimals, so that means that differ by rounding alone tie; what is no finite number is the
+    worst."""
+    return np.where(np.isfinite(quality), np.round(quality, 12), -np.inf)
+
+
+def ranks(*keys: npt.NDArray[Any]) -> Ints:
+    """The place of each (n,) in their order by the first of these keys, of equals by the next."""
+    found = np.empty(len(keys[0]), dtype=np.int64)
+    found[np.lexsort(keys[::-1])] = np.arange(len(found))
+    return found
 
 
 class Gathered:

@@ -55,7 +55,7 @@ class Predictions:
             with np.load(path, allow_pickle=False) as data:
                 return cls(data["ids"], data["logits"], data.get("labels"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: no readable predictions ({str(error).splitlines()[0]})") from error
+            raise UserError(f"{path}: damaged predictions; remove the file, and tables will leave out the tests that need it") from error
 
 
 def file_name(key: Key) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from methods.costs import Costs
 from methods.errors import UserError
 from methods.space import Architecture
 from search.candidates import Candidate, unbeaten_on_common_seeds
-from search.columns import RANKED, Bools, Columns, Floats, Groups, Ints, rankable
+from search.columns import RANKED, Bools, Columns, Floats, Groups, Ints, ranks
 from search.measurement import Kind, Measurement
 
 SHOWN: tuple[Kind, ...] = ("finished", "assembled", "shared")
@@ -56,13 +57,13 @@ class Answer:
         return self.metrics[self.metric]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Plain JSON data; what is no finite number is None."""
         same = ("task", "kind", "metric", "metrics", "spread", "seed", "validation", "validation_kind", "slack")
         return {
             "id": self.architecture.id,
             "method": self.architecture.method,
             "choices": self.architecture.choices,
-            **{name: getattr(self, name) for name in same},
+            **{name: _finite(getattr(self, name)) for name in same},
             "seeds": list(self.seeds),
             "costs": plain(self.costs),
             **({"run": self.run} if self.run else {}),
@@ -118,13 +119,13 @@ def best(
     source: Source | Columns | Iterable[Measurement], budget: Budget, method: str | None = None, task: str | None = None
 ) -> Answer | NothingFits:
     """The architecture of the highest quality on `search` that meets the budget; of equals the one with fewer FLOPs, then fewer
-    parameters, then the smaller id.
+    parameters, then more seeds, then the smaller id.
 
-    Kinds are never mixed, and each method of each run decides for itself what it is ranked by (`_by_finished`): where all decide for the
-    `finished` networks, the best of theirs is the answer, else the best with `shared` weights. An architecture measured in several seeds
-    counts with its mean. Controls and `validation` are not ranked by.
+    Kinds are never mixed: where in each method of each run the `finished` networks stand for all (`_stands`), the best of them is the
+    answer, else the best with `shared` weights. Architectures are compared by their means over the seeds that they have in common
+    (`_Field.first`). Controls and `validation` are not ranked by.
     Raises UserError where nothing was measured, where several tasks were and none is named, where a limited cost is not known, or where
-    several runs were searched on different rows.
+    several runs were searched on different rows or rank by different metrics.
     """
     found = _columns(source, task, method)
     finished, shared = (_Field(found, found.groups(kind), budget) for kind in RANKED)
@@ -132,10 +133,9 @@ def best(
     units = np.union1d(finished.units[finished.fits], shared.units[shared.fits])
     if not len(units):
         return _nothing_fits(finished, shared)
-    winners = [_by_finished(finished, shared, int(unit)) for unit in units]
-    if all(winner is not None for winner in winners):
-        return _answer(finished, finished.first(np.array(winners)), "finished")
-    return _answer(shared, shared.first(np.flatnonzero(shared.fits)), "shared")
+    kind: Kind = "finished" if all(_stands(finished, shared, int(unit)) for unit in units) else "shared"
+    field = finished if kind == "finished" else shared
+    return _answer(field, field.first(np.flatnonzero(field.fits)), kind)
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def fronts(
     for kind, some in zip(RANKED, both, strict=True):
         spent = found.used(cost, some.groups.last)
         places = np.flatnonzero(some.fits & np.isfinite(spent))
-        by_seed = some.groups.by_seed(found, places)
-        chosen = places[unbeaten_on_common_seeds(spent[places], *by_seed, some.architecture[places])]
+        scores = some.groups.scores[:, places].T
+        chosen = places[unbeaten_on_common_seeds(spent[places], scores, some.seeds_of(places), some.order(places))]
         if len(chosen):
             points = tuple(some.candidate(place) for place in chosen)
             made.append(Front(kind, cost, points, tuple(some.run(place) for place in chosen)))
@@ -205,22 +205,48 @@ class _Field:
         return bool(np.isfinite(self.columns.used(name, self.groups.last)).any())
 
     def first(self, places: Ints) -> int:
-        """The best of these candidates."""
-        return int(places[_first(self.columns, self.groups.quality[places], self.groups.last[places])])
+        """The best of these candidates.
 
-    def rows(self, unit: int) -> Ints:
-        """The rows of a run and method that meet the budget, each seed by itself."""
-        rows: Ints = self.groups.rows[self.columns.unit[self.groups.rows] == unit]
-        return rows[self._within(rows)]
+        One beats another where it was measured in all of the other's seeds and is better in the mean over these, as on a front: a lucky
+        seed does not beat a mean over several. What nothing beats is left, at most one for each set of seeds; each seed names the best of
+        these in it. The answer is what most seeds name, of those what was measured in most seeds, of those the one with the best mean.
+        """
+        groups = self.groups
+        sets = groups.sets[places]
+        if (sets == sets[0]).all():
+            return self._top(places, groups.quality[places])
+        there, number = np.unique(sets, return_inverse=True)
+        of_set = np.split(places[np.argsort(number, kind="stable")], np.cumsum(np.bincount(number))[:-1])
+        unbeaten = []
+        for seeds, own in zip(groups.seed_sets[there], of_set, strict=True):
+            holding = np.flatnonzero((groups.seed_sets[there] | ~seeds).all(axis=1))
+            rivals = np.concatenate([of_set[i] for i in holding])
+            top = self._top(rivals, groups.over(rivals, seeds))
+            if groups.sets[top] == groups.sets[own[0]]:
+                unbeaten.append(top)
+        named = Counter(self.first_in(np.array(unbeaten), seed) for seed in _one_by_one(groups.seed_sets[there]))
+        most = np.array([place for place in named if named[place] == max(named.values())])
+        most = most[groups.counts[most] == groups.counts[most].max()]
+        return self._top(most, groups.quality[most])
 
-    def all_have(self, places: Ints, seeds: Ints) -> bool:
-        """Whether each of these candidates was measured in these seeds and no others."""
-        inside = np.add.reduceat(np.isin(self.columns.numbers["seed"][self.groups.rows], seeds), self.groups.starts)
-        return bool(((inside == len(seeds)) & (self.groups.counts == len(seeds)))[places].all())
+    def first_in(self, places: Ints, seeds: Bools) -> int:
+        """The best in the mean over these seeds (s,), of those measured in all of them."""
+        there = self.groups.measured_in(places, seeds)
+        return self._top(there, self.groups.over(there, seeds))
 
-    def seeds(self, place: int) -> Ints:
-        found: Ints = self.columns.numbers["seed"][self.groups.rows_of(place)]
+    def _top(self, places: Ints, quality: Floats) -> int:
+        return int(places[_first(self.columns, quality, self.groups.last[places], self.groups.counts[places])])
+
+    def seeds_of(self, places: Ints) -> Bools:
+        """(k, s): the seeds that each of these was measured in."""
+        found: Bools = self.groups.seed_sets[self.groups.sets[places]]
         return found
+
+    def order(self, places: Ints) -> Ints:
+        """Of equals the one with the smallest of these numbers (k,) is preferred, as `best` does."""
+        rows, columns = self.groups.last[places], self.columns
+        costs = columns.numbers["flops"][rows], columns.parameters[rows]
+        return ranks(*costs, -self.groups.counts[places], columns.architecture[rows], columns.unit[rows])
 
     def candidate(self, place: int) -> Candidate:
         return Candidate(tuple(self.columns.fetch(self.groups.rows_of(place))))
@@ -229,54 +255,38 @@ class _Field:
         return str(self.columns.words["run"][self.columns.texts["run"][self.groups.last[place]]])
 
 
-def _first(columns: Columns, quality: Floats, rows: Ints) -> int:
-    """The place of the best of these rows (n,), whose qualities as ranked are given."""
+def _first(columns: Columns, quality: Floats, rows: Ints, seeds: Ints) -> int:
+    """The place of the best of these rows (n,), whose qualities as ranked, and numbers of seeds, are given."""
     left = np.arange(len(rows))
-    for values in (-quality, columns.numbers["flops"][rows], columns.parameters[rows], columns.architecture[rows], columns.unit[rows]):
+    costs = columns.numbers["flops"][rows], columns.parameters[rows]
+    for values in (-quality, *costs, -seeds, columns.architecture[rows], columns.unit[rows]):
         left = left[values[left] == values[left].min()]
     return int(left[0])
 
 
-def _by_finished(finished: _Field, shared: _Field, unit: int) -> int | None:
-    """The finished network that a run's method answers with; None where it is to be ranked by shared weights.
+def _stands(finished: _Field, shared: _Field, unit: int) -> bool:
+    """Whether the networks that a run's method finished within the budget stand for all that it measured there.
 
-    Where all that were finished have the same seeds, the finished ones are ranked by their means, if the best with shared weights that
-    meets the budget is among them and has these seeds too, or nothing was scored with shared weights. (Under a budget that nobody
-    finished networks for, the finished ones are other budgets' winners, and the best of those may be far from the best there is.)
-
-    Else each seed decides by itself, since each finishes what it found: a seed whose best with shared weights was finished in it names
-    the best that it finished. What most seeds name is the answer, of those what was finished in most seeds (a mean over lucky seeds is no
-    better than one over all), of those the one with the best mean. One seed that has not finished its best is enough for shared weights.
+    They do where nothing was scored with shared weights; where all of them have the same seeds, and the best with shared weights is among
+    them and has these seeds too; and where each seed has finished its own best with shared weights. (Under a budget that nobody finished
+    networks for, the finished ones are other budgets' winners, and the best of those may be far from the best there is.)
     """
     mine, others = (np.flatnonzero(some.fits & (some.units == unit)) for some in (finished, shared))
-    if not len(mine):
-        return None
-    first = shared.first(others) if len(others) else None
-    seeds = finished.seeds(int(mine[0])) if first is None else shared.seeds(first)
-    there = first is None or shared.architecture[first] in finished.architecture[mine]
-    if there and finished.all_have(mine, seeds):
-        return finished.first(mine)
-    named = _named(finished.columns, finished.rows(unit), shared.rows(unit))
-    votes = np.array([named[architecture] for architecture in finished.architecture[mine].tolist()])
-    if not votes.any():
-        return None
-    mine = mine[votes == votes.max()]
-    counts = finished.groups.counts[mine]
-    return finished.first(mine[counts == counts.max()])
+    if not len(mine) or not len(others):
+        return bool(len(mine))
+    first = shared.first(others)
+    alike = finished.seeds_of(mine) == shared.seeds_of(np.array([first]))
+    if alike.all() and shared.architecture[first] in finished.architecture[mine]:
+        return True
+    return all(
+        shared.architecture[shared.first_in(others, seed)] in finished.architecture[finished.groups.measured_in(mine, seed)]
+        for seed in _one_by_one(shared.seeds_of(others))
+    )
 
 
-def _named(columns: Columns, finished: Ints, shared: Ints) -> Counter[int]:
-    """How many seeds name an architecture; none at all where a seed's best with shared weights was not finished in it."""
-    named: Counter[int] = Counter()
-    seed, quality = columns.numbers["seed"], rankable(columns.quality)
-    for one in np.union1d(seed[finished], seed[shared]):
-        mine, others = finished[seed[finished] == one], shared[seed[shared] == one]
-        if len(others):
-            first = columns.architecture[others[_first(columns, quality[others], others)]]
-            if first not in columns.architecture[mine]:
-                return Counter()
-        named[int(columns.architecture[mine[_first(columns, quality[mine], mine)]])] += 1
-    return named
+def _one_by_one(measured: Bools) -> Iterator[Bools]:
+    """Each seed (s,) alone that any of these (k, s) was measured in."""
+    return iter(np.eye(measured.shape[1], dtype=bool)[np.flatnonzero(np.any(measured, axis=0))])
 
 
 def _check(both: Sequence[_Field], costs: Iterable[str], budget: str, method: str | None, task: str | None) -> None:
@@ -288,8 +298,12 @@ def _check(both: Sequence[_Field], costs: Iterable[str], budget: str, method: st
     tasks = sorted(columns.words["task"][code] for code in np.unique(columns.texts["task"][last]))
     if len(tasks) > 1:
         raise UserError(f"there are measurements of the tasks {', '.join(tasks)}; name one of them")
-    if len(np.unique(columns.texts["run"][last])) > 1 and len(np.unique(columns.texts["split_digest"][last])) > 1:
+    runs, first = np.unique(columns.texts["run"][last], return_index=True)
+    if len(runs) > 1 and len(np.unique(columns.texts["split_digest"][last])) > 1:
         raise UserError("these runs were searched on different rows; query one run at a time")
+    metrics = sorted({m.metric for m in columns.fetch(last[first])}) if len(runs) > 1 else []
+    if len(metrics) > 1:
+        raise UserError(f"these runs rank by different metrics, {' and '.join(metrics)}; query one run at a time")
     if "max_flops" in costs and any(len(np.unique(columns.numbers[name][last])) > 1 for name in ("length", "batch")):
         raise UserError("the FLOPs of these measurements are of different lengths or batches; query one run at a time")
     for name in costs:
@@ -338,7 +352,8 @@ def _nothing_fits(finished: _Field, shared: _Field) -> NothingFits:
     in_the_way = [names[i] for i in np.flatnonzero(over[over.sum(axis=1) == 1].any(axis=0))]
     rows = np.concatenate([finished.groups.last, shared.groups.last])
     excess = (used - limits) / limits
-    closest = rows[_first(finished.columns, -excess.max(axis=1), rows)]
+    seeds = np.concatenate([finished.groups.counts, shared.groups.counts])
+    closest = rows[_first(finished.columns, -excess.max(axis=1), rows, seeds)]
     return NothingFits(budget, tuple(alone or in_the_way or names), smallest, not alone, _nearest(finished.columns, closest, budget))
 
 
@@ -359,6 +374,13 @@ def _over(share: float) -> str:
 
 def _amount(name: str, value: float) -> str:
     return f"{value:.6g} s" if name.startswith("max_latency") else f"{value:,.0f}"
+
+
+def _finite(value: Any) -> Any:
+    """With None for what is no finite number."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plain(costs: Costs) -> dict[str, Any]:

@@ -58,11 +58,12 @@ MODULE = "a_module_with_a_toy"
 
 @pytest.fixture
 def of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An experiment in the current directory, beside a module that registers the toy method and one that is broken."""
+    """An experiment in the current directory, beside a module that registers the toy method and some that can't be imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     Path(f"{MODULE}.py").write_text("from methods.registry import register\nfrom tests.toy_method import METHOD\n\nregister(METHOD)\n")
-    Path("a_broken_module.py").write_text("\n1 / 0\n")
+    for name, line in (("a_broken_module", "1 / 0"), ("a_script", "raise SystemExit(3)"), ("no_python", "def of(:")):
+        Path(f"{name}.py").write_text(f"\n{line}\n")
     task, budget = {"name": "demo", "data": "generated"}, {"max_flops": "1G"}
     data = {"backbone": "demo", "task": task, "methods": [{"name": "toy"}], "budgets": [budget]}
     Path("toy.yaml").write_text(yaml.safe_dump(data))
@@ -84,6 +85,8 @@ def test_a_module_of_the_current_directory_is_a_plugin(of_ones_own: Path) -> Non
     [
         ("no_such_module", "plugins: there is no module 'no_such_module'; install its package, or start in the directory"),
         ("a_broken_module", r"plugins: module 'a_broken_module': ZeroDivisionError: .*a_broken_module.py, line 2\)"),
+        ("a_script", r"plugins: module 'a_script': SystemExit: 3 .*a_script.py, line 2\)"),
+        ("no_python", r"plugins: module 'no_python': SyntaxError: .*no_python.py, line 2\)"),
     ],
 )
 def test_a_module_that_can_not_be_imported_is_told_of(of_ones_own: Path, module: str, said: str) -> None:
@@ -95,7 +98,8 @@ def test_an_installed_package_names_its_methods(tmp_path: Path, monkeypatch: pyt
     package = tmp_path / "a_toy-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: a-toy\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[elastibench.methods]\ntoy = tests.toy_method:METHOD\nother = tests.toy_method:ToySpace\n")
+    points = "toy = tests.toy_method:METHOD\nother = tests.toy_method:ToySpace\ngone = no_such_module:METHOD\n"
+    (package / "entry_points.txt").write_text(f"[elastibench.methods]\n{points}")
     monkeypatch.syspath_prepend(tmp_path)
     registry._installed.cache_clear()
     try:
@@ -103,5 +107,7 @@ def test_an_installed_package_names_its_methods(tmp_path: Path, monkeypatch: pyt
         assert registry.get("toy") is toy_method.METHOD
         with pytest.raises(UserError, match=r"other = tests.toy_method:ToySpace of elastibench.methods is no Method named 'other'"):
             registry.get("other")
+        with pytest.raises(UserError, match=r"gone = no_such_module:METHOD of elastibench.methods can't be loaded \(ModuleNotFoundError"):
+            registry.get("gone")
     finally:
         registry._installed.cache_clear()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from methods.baselines.truncated import NAME as TRUNCATED
 from methods.budget import LIMITS, Budget
 from methods.corpus.options import CorpusOptions
 from methods.training.augmentation.options import AugmentationOptions
@@ -21,6 +22,10 @@ __all__ = [
     "DATA_SEED", "BudgetEntry", "Controls", "CostOptions", "Experiment", "HardwareOptions", "MethodEntry", "Resources", "SearchOptions",
     "TaskOptions", "asks_questions",
 ]  # fmt: skip
+
+
+TAKEN_LABELS = ("teacher", "augmentation", TRUNCATED, "text")
+"""What folders and the archive call what is no method: the last is the folder of a corpus's tokens."""
 
 
 class CostOptions(Options):
@@ -85,7 +90,8 @@ class Experiment(Options):
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise ValueError(f"{place} must be distinct; {', '.join(twice)} is there twice")
+                hint = "; give one a label" if place == "methods" else ""
+                raise ValueError(f"{place} must be distinct; {', '.join(twice)} is there twice{hint}")
         limits = [budget.limits() for budget in self.all_budgets()]
         same = next(((limits.index(limit), i) for i, limit in enumerate(limits) if limits.index(limit) < i), None)
         if same is not None:
@@ -100,6 +106,8 @@ class Experiment(Options):
             if strange:
                 raise ValueError(f"task {task.name}: seeds: {strange[0]} is none of the experiment's seeds {list(self.seeds)}")
         for index, entry in enumerate(self.methods):
+            if entry.label in TAKEN_LABELS:
+                raise ValueError(f"methods[{index}].label: {entry.label} is what a run calls something of its own; choose another")
             named = [task.name for task in self.all_tasks]
             for key, wanted, known in (("tasks", entry.tasks, named), ("seeds", entry.seeds, list(self.seeds))):
                 other = [value for value in wanted or () if value not in known]

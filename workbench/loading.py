@@ -18,14 +18,23 @@ from workbench.tune_options import TuneEntry
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader; a key that is written twice is an error, not the last one."""
+    """PyYAML's safe loader; a key that is written twice is an error, not the last one, and so is a date or number that is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            hint = "put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(None, None, f"{node.value!r}: {error}; {hint}", node.start_mark) from error
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
-        if isinstance(key, Hashable) and key in seen:
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping; write a word", key_node.start_mark)
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node)
@@ -61,7 +70,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: an experiment is a mapping (backbone: ..., task: ..., methods: ..., budgets: ...)")
-    copied: dict[str, Any] = _unshared(data)
+    try:
+        copied: dict[str, Any] = _unshared(data)
+    except RecursionError as error:
+        raise UserError(f"{path}: an anchor (&) holds an alias (*) of itself; a value can't lie within itself") from error
     return copied
 
 
@@ -185,9 +197,9 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     if not equals or not steps:
         raise UserError(f"--set {override}: write KEY=VALUE, such as seeds=[0,1] or methods[0].widths=[0.5,1.0]")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: {text!r} is no YAML value") from error
+        raise UserError(f"--set {override}: {text!r} is no YAML value ({getattr(error, 'problem', error)})") from error
     place: Any = data
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         if isinstance(step, int) and (not isinstance(place, list) or step >= len(place)):

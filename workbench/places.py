@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 Place = Sequence[str | int]
+_WANTED = {
+    "tuple_type": "write a list, such as [a, b]",
+    "dict_type": "write a mapping, such as {key: value}",
+    "model_type": "write a mapping, such as {key: value}",
+    "string_type": "write text, in quotes where YAML takes it for something else",
+    "too_short": "at least %(min_length)s entries are needed, there are %(actual_length)s",
+    "too_long": "at most %(max_length)s entries are possible, there are %(actual_length)s",
+}
+"""What would be right, where pydantic speaks of Python's types."""
 
 
 def notation(place: Place) -> str:
@@ -28,13 +37,15 @@ def mistakes(error: ValidationError, model: type[BaseModel], prefix: Place = ())
         # a list whose only entry is wrong is also "too short" to pydantic
         if detail["type"] == "too_short" and any(other["loc"][: len(detail["loc"])] == detail["loc"] != other["loc"] for other in details):
             continue
-        place, message = (*prefix, *detail["loc"]), detail["msg"].removeprefix("Value error, ")
+        wanted = _WANTED.get(detail["type"], "") % detail.get("ctx", {})
+        place, message = (*prefix, *detail["loc"]), wanted or detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             lines.append(f"{notation(place)}: unknown key{suggestion(str(place[-1]), _keys(model, detail['loc'][:-1]))}")
         elif detail["type"] == "missing":
             lines.append(f"{notation(place)}: missing")
         else:
-            lines.append(f"{notation(place) or 'the file'}: {message[:1].lower()}{message[1:]}{_value(detail['input'])}")
+            where = f"{notation(place)}: " if place else ""
+            lines.append(f"{where}{message[:1].lower()}{message[1:]}{_value(detail['input'])}")
     return lines
 
 
@@ -55,13 +66,16 @@ def _keys(model: Any, place: Place) -> list[str]:
     """The keys that the model has at a place; none where it can't be told."""
     from pydantic import BaseModel
 
+    keyed = False
     for step in place:
-        if isinstance(step, int):
+        if isinstance(step, int) or keyed:
+            keyed = False
             continue
         fields = getattr(model, "model_fields", {})
         if step not in fields:
             return []
-        model = _model_in(fields[step].annotation)
+        annotation = fields[step].annotation
+        model, keyed = _model_in(annotation), get_origin(annotation) is dict
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 

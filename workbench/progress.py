@@ -31,6 +31,11 @@ class Reporter:
     _began: float = 0.0
 
     def __post_init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """What has passed so far, and what was computed in it, says nothing of the rate from here on."""
+        self._timed = (0.0, 0.0)
         self._last = self._began = self.clock()
 
     def say(self, *words: str) -> None:

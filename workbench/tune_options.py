@@ -18,6 +18,8 @@ TUNED = "-tuned"
 
 def _number(value: Any) -> Any:
     """YAML reads 1e-5 as a word."""
+    if isinstance(value, list | dict):
+        raise ValueError(f"one of several values is a number, a word, true, false or null, got {value}")
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

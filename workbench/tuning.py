@@ -34,6 +34,7 @@ def tune_all(session: Session, reporter: Reporter, workers: RayWorkers) -> tuple
             session.take(with_row(session.experiment, tune, found.best))
             session.folder.claim(session.experiment)
             record(session, reporter)
+    reporter.begin_anew()
     return tuple(failures.told)
 
 

@@ -27,18 +27,47 @@
   const known = (kind) => ofMethod(place()[kind]);
   const used = (c, cost) => (cost in c.costs ? c.costs[cost] : Infinity);
   const quality = (c) => (c.quality === null ? -Infinity : c.quality);
-  const before = (a, b) =>
-    quality(b) - quality(a) || a.flops - b.flops || a.parameters - b.parameters || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
 
-  // As search.query.best does it.
+  // As search.query does it: means over common seeds, to 12 decimals; what is no finite number is the worst.
+  const seedsOf = (c) => Object.keys(c.scores);
+  const measuredIn = (found, seeds) => found.filter((c) => seeds.every((seed) => seed in c.scores));
+  const over = (c, seeds) => {
+    const scores = seeds.map((seed) => c.scores[seed]);
+    return scores.includes(null) ? -Infinity : Math.round((1e12 * scores.reduce((sum, x) => sum + x, 0)) / seeds.length) / 1e12;
+  };
+  const sooner = (a, b) =>
+    a.flops - b.flops || a.parameters - b.parameters || seedsOf(b).length - seedsOf(a).length || (a.id < b.id ? -1 : 1);
+  const top = (found, worth) => {
+    const ranked = found.map((c) => [worth(c), c]);
+    return ranked.reduce((a, b) => (b[0] > a[0] || (b[0] === a[0] && sooner(b[1], a[1]) < 0) ? b : a))[1];
+  };
+  const firstIn = (found, seeds) => top(measuredIn(found, seeds), (c) => over(c, seeds));
+  const most = (found, count) => found.filter((c) => count(c) === Math.max(...found.map(count)));
+
+  // As _Field.first: of what nothing beats on common seeds what most seeds name.
+  function first(found) {
+    const sets = [...new Map(found.map((c) => [seedsOf(c).join(), seedsOf(c)])).values()];
+    const unbeaten = sets.map((seeds) => [firstIn(found, seeds), seeds]).filter(([c, seeds]) => seedsOf(c).length === seeds.length).map(([c]) => c);
+    const named = [...new Set(sets.flat())].map((seed) => firstIn(unbeaten, [seed]));
+    return top(most(most(unbeaten, (c) => named.filter((d) => d === c).length), (c) => seedsOf(c).length), quality);
+  }
+
+  // As _stands: whether the networks that a method finished stand for all.
+  function stands(finished, shared) {
+    if (!finished.length || !shared.length) return finished.length > 0;
+    const best = first(shared), seeds = seedsOf(best).join();
+    if (finished.some((c) => c.id === best.id) && finished.every((c) => seedsOf(c).join() === seeds)) return true;
+    const all = [...new Set(shared.flatMap(seedsOf))];
+    return all.every((seed) => measuredIn(finished, [seed]).some((c) => c.id === firstIn(shared, [seed]).id));
+  }
+
   function best(cost, limit) {
-    const fits = (kind) => known(kind).filter((c) => used(c, cost) <= limit).sort(before);
-    const finished = fits("finished"), shared = fits("shared");
-    const same = (a, b) => a.seeds.join() === b.seeds.join();
-    const standsFor = finished.length && (!shared.length
-      || (finished.some((c) => c.id === shared[0].id) && finished.every((c) => same(c, shared[0]))));
-    if (standsFor) return { kind: "finished", first: finished[0] };
-    return shared.length ? { kind: "shared", first: shared[0] } : null;
+    const [finished, shared] = ["finished", "shared"].map((kind) => known(kind).filter((c) => used(c, cost) <= limit));
+    const methods = [...new Set([...finished, ...shared].map((c) => c.method))];
+    if (!methods.length) return null;
+    const of = (found, method) => found.filter((c) => c.method === method);
+    const kind = methods.every((method) => stands(of(finished, method), of(shared, method))) ? "finished" : "shared";
+    return { kind, first: first(kind === "finished" ? finished : shared) };
   }
 
   function fill(select, entries) {
@@ -81,8 +110,9 @@
     if (found) {
       const c = found.first;
       line(list, "sub-network", `${c.method} ${c.id.slice(0, 8)}: ${c.text}`);
-      line(list, `${metric} on search`, `${c.quality === null ? "no number" : c.quality.toFixed(4)} (${found.kind}; ${c.seeds.length} seed${c.seeds.length > 1 ? "s" : ""}; this chose it)`);
-      line(list, `${metric} on validation`, c.validation === null ? "not measured" : c.validation.toFixed(4));
+      line(list, `${metric} on search`, `${c.quality === null ? "no number" : c.quality.toFixed(4)} (${found.kind}; ${seedsOf(c).length} seed${seedsOf(c).length > 1 ? "s" : ""}; this chose it)`);
+      const there = c.validation === null ? "no number" : c.validation.toFixed(4);
+      line(list, `${metric} on validation`, c.validation_kind === null ? "not measured" : `${there} (${c.validation_kind})`);
       for (const [name, value] of Object.entries(c.costs)) line(list, nameOf(name), amount(name, value));
     } else {
       const smallest = amount(cost, range(cost)[0]);

@@ -35,7 +35,7 @@ def read_file(spec: TaskSpec, path: Path, name: str) -> Split:
     """
     lines = _lines(path)
     header, rows = lines[0].split("\t"), [line.split("\t") for line in lines[1:]]
-    _require(spec, header, f"{path}: the header")
+    _require(spec, header, f"{path}: the header", " (columns are separated by tabs)" if len(header) == 1 else "")
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise UserError(f"{path}: the header names {', '.join(twice)} twice; each column needs a name of its own")
@@ -153,11 +153,11 @@ def _score(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _require(spec: TaskSpec, found: Iterable[str], source: str) -> None:
+def _require(spec: TaskSpec, found: Iterable[str], source: str, hint: str = "") -> None:
     names = list(found)
     missing = [column for column in (*spec.text, spec.label) if column not in names]
     if missing:
-        raise UserError(f"{source} lacks column {', '.join(map(repr, missing))} of task {spec.name!r}; found: {', '.join(names)}")
+        raise UserError(f"{source} lacks column {', '.join(map(repr, missing))} of task {spec.name!r}; found: {', '.join(names)}{hint}")
 
 
 def _known(spec: TaskSpec) -> Known:

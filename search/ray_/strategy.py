@@ -26,20 +26,26 @@ END_SECONDS = 30.0
 
 
 class RayTune(Strategy):
-    """The driver's side. On the cluster that Ray is connected to, else on this machine alone until the search ends."""
+    """The driver's side. From the first question on, on the cluster that Ray is connected to, else on this machine alone until the search
+    ends."""
 
     def __init__(self, problem: Problem) -> None:
-        self._ray = ExitStack()
+        self._problem, self._ray = problem, ExitStack()
+        self._host: Any = None
+        self._asked: list[Architecture] = []
+        self._told: dict[Architecture, float | None] = {}
+
+    def _start(self) -> None:
         self._ray.enter_context(connected("local"))
         name = f"{NAME} {uuid4().hex}"
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: dict[str, Any] = {"name": name, "num_cpus": 0, "max_concurrency": 4, "scheduling_strategy": here}
-        self._host = ray.remote(cast(Any, TuneHost)).options(**options).remote(name, problem)
+        self._host = ray.remote(cast(Any, TuneHost)).options(**options).remote(name, self._problem)
         self._fit = self._host.fit.remote()
-        self._asked: list[Architecture] = []
-        self._told: dict[Architecture, float | None] = {}
 
     def ask(self, count: int) -> list[Architecture]:
+        if self._host is None:
+            self._start()
         try:
             self._asked, self.duplicates = ray.get(self._host.ask.remote(count, self._scores()))
         except RayTaskError as error:
@@ -52,6 +58,8 @@ class RayTune(Strategy):
         self._told[architecture] = score
 
     def close(self) -> None:
+        if self._host is None:
+            return
         try:
             self._host.end.remote(self._scores())
             ray.get(self._fit, timeout=END_SECONDS)

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from sklearn.metrics import matthews_corrcoef
 
 from analysis.head_to_head import HeadToHead, head_to_head
 from analysis.prices import prices
 from analysis.runs import open_runs
+from search.archive import Archive
+from search.measurement import Measurement
+from search.predictions import Predictions
 from tests.analysis.corpus_runs import two_tasks
-from tests.analysis.runs import Folder, architecture, costs, right, small_run
+from tests.analysis.runs import LABELS, Folder, architecture, costs, right, small_run
 
 
 def rows(table: HeadToHead) -> dict[str, object]:
@@ -54,6 +58,61 @@ def test_a_seed_in_which_the_best_does_not_lead_takes_the_bold_away(tmp_path: Pa
     torn = {"a": [tuple(range(2)), tuple(range(22))], "b": [tuple(range(40)), tuple(range(20))]}
     found = rows(head_to_head(run_of(tmp_path / "torn", torn)))
     assert found["a"].best and found["b"].p_holm < 0.05 and not found["a"].winner  # type: ignore[attr-defined]
+
+
+def test_the_same_method_of_another_run_is_a_rival(tmp_path: Path) -> None:
+    one, two = run_of(tmp_path / "one", {"a": [()], "b": [tuple(range(40))]}), run_of(tmp_path / "two", {"a": [(1,)]})
+    assert rows(head_to_head(one))["a"].winner  # type: ignore[attr-defined]
+    (best,) = [row for row in head_to_head([one, two]).rows if row.best]
+    assert (best.run, best.winner) == ("one", False)
+
+
+@pytest.mark.parametrize("wrong", [9, 11])
+def test_the_winner_in_8_bit_is_no_rival_of_the_winner(tmp_path: Path, wrong: int) -> None:
+    path = run_of(tmp_path, {"a": [tuple(range(10))], "b": [tuple(range(60))]})
+    with Archive(path / "archive.db", path) as archive:
+        answers = np.where(right(*range(wrong)), LABELS, 1 - LABELS)
+        metrics = {"accuracy": 1 - wrong / 100, "file_bytes": 1e6, "float32_file_bytes": 4e6}
+        key = (architecture(1, "a"), "sst2", "validation", "digest of validation", "8 bit", "control", 0)
+        small = Measurement(*key, "accuracy", metrics, costs(0.5), "int8")
+        archive.add(small, Predictions(np.arange(100), np.eye(2, dtype=np.float32)[answers], LABELS))
+    (best,) = [row for row in head_to_head(path).rows if row.best]
+    assert (best.row, best.winner) == (("int8 (a)", False) if wrong == 9 else ("a", True))
+
+
+def test_each_of_many_tests_is_drawn_often_enough_for_their_correction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten draws the smallest p-value is 1/11, and three times that says nothing."""
+    monkeypatch.setattr("analysis.paired.ROUNDS", 10)
+    rng, labels = np.random.default_rng(0), np.arange(40) % 2
+    run = Folder(tmp_path, [{"max_flops": 1e9}], task="cola", metric="matthews")
+    for number in range(4):
+        answers = np.where(rng.random(40) < (0.5 if number else 0), 1 - labels, labels)
+        quality, logits = float(matthews_corrcoef(labels, answers)), np.eye(2, dtype=np.float32)[answers]
+        run.measure(architecture(1, f"m{number}"), quality, "search", cost=costs(0.5))
+        run.measure(architecture(1, f"m{number}"), quality, "validation", "finished", costs(0.5), logits=logits, labels=labels)
+    run.archive.close()
+    assert rows(head_to_head(tmp_path))["m0"].winner  # type: ignore[attr-defined]
+
+
+def test_a_network_that_diverged_is_right_nowhere(tmp_path: Path) -> None:
+    path = run_of(tmp_path, {"a": [tuple(range(10))]})
+    run = Folder(path, [{"name": "small", "max_flops": "1G"}])
+    run.measure(architecture(1, "b"), 0.0, "search", cost=costs(0.5))
+    logits = np.full((100, 2), np.nan, dtype=np.float32)
+    run.measure(architecture(1, "b"), 0.0, "validation", "finished", costs(0.5), logits=logits)
+    run.archive.close()
+    b = rows(head_to_head(path))["b"]
+    assert (b.interval_low, b.interval_high) == (0, 0) and b.p_value == pytest.approx(2 / 2**90)  # type: ignore[attr-defined]
+    assert b.difference == pytest.approx(-90) and b.difference_low < -90 < b.difference_high  # type: ignore[attr-defined]
+
+
+def test_runs_that_measure_a_task_by_other_metrics_are_not_compared(tmp_path: Path) -> None:
+    one, other = run_of(tmp_path / "one", {"a": [()]}), Folder(tmp_path / "other", [{"name": "small", "max_flops": "1G"}], metric="f1")
+    other.measure(architecture(1, "b"), 0.9, "search", cost=costs(0.5))
+    other.measure(architecture(1, "b"), 0.9, "validation", "finished", costs(0.5), correct=right(1))
+    other.archive.close()
+    assert [(block.metric, any(row.best for row in block.rows)) for block in head_to_head([one, other.path]).blocks] == [
+        ("accuracy", False), ("f1", False)]  # fmt: skip
 
 
 def test_groups_of_different_sizes_under_matthews(tmp_path: Path) -> None:
@@ -111,3 +170,21 @@ def test_prices_of_tasks_and_budgets_by_hand(tmp_path: Path) -> None:
     assert nasbert.per_both[0] == pytest.approx((1e10 + 2e10) / 2)
     for run in (small, corpus):
         run.close()
+
+
+def test_what_tuning_and_augmentation_cost(tmp_path: Path) -> None:
+    """Tuning is done once for all tasks; copies of training rows are made for each, in two stages."""
+    run = Folder(tmp_path, [{"max_flops": 1e9}])
+    for task in ("sst2", "rte"):
+        with run.on(task):
+            run.measure(architecture(1), 0.5, "search", cost=costs(0.5))
+            run.stage("dynabert", "tune", 10, 5e12)
+            run.stage("dynabert", "width", 10, 1e12)
+            run.stage("augmentation", "augment", 0, 3e11)
+            run.stage("augmentation", "soft-labels", 0, 2e11)
+    run.archive.close()
+    (opened,) = open_runs([tmp_path])
+    dynabert, copies = prices(opened)
+    assert dynabert.of(1, 1)[0] == 6e12 and dynabert.of(8, 3)[0] == 13e12
+    assert copies.method == "augmentation" and copies.of(3, 8)[0] == pytest.approx(15e11)
+    opened.close()

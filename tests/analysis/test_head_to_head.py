@@ -209,6 +209,43 @@ def test_validation_never_chooses(tmp_path: Path) -> None:
     assert only(tmp_path)[0].architecture_id == architecture(3).id
 
 
+def test_what_was_finished_from_a_former_supernet_is_not_reported(tmp_path: Path) -> None:
+    run = Folder(tmp_path, [{"max_flops": 1e9}])
+    run.measure(architecture(1), 0.9, "search", cost=costs(0.5))
+    run.measure(architecture(1), 0.9, "validation", "finished", costs(0.5))
+    run.trained += 1
+    run.measure(architecture(1), 0.5, "search", cost=costs(0.5))
+    assert head_to_head(tmp_path).rows[0].quality is None
+    run.measure(architecture(1), 0.6, "validation", "finished", costs(0.5))
+    run.archive.close()
+    assert head_to_head(tmp_path).rows[0].quality == 0.6
+
+
+def test_scores_of_different_kinds_have_no_mean(tmp_path: Path) -> None:
+    """Seed 0 has finished its winner, seed 1 has not."""
+    run = Folder(tmp_path, [{"max_flops": 1e9}])
+    for seed in (0, 1):
+        run.measure(architecture(1), 0.6, "search", cost=costs(0.5), seed=seed)
+    run.measure(architecture(1), 0.9, "search", "finished", costs(0.5))
+    run.archive.close()
+    row = head_to_head(tmp_path).rows[0]
+    assert (row.search_quality, row.chosen_by) == (None, "finished/shared") and "others" in row.why["search_quality"]
+
+
+def test_the_best_random_network_is_chosen_in_one_way_for_all_seeds(tmp_path: Path) -> None:
+    """Only seed 0 has scores on search: what the sentence says holds for both."""
+    run = Folder(tmp_path, [{"max_flops": 1e9}])
+    for seed in (0, 1):
+        run.measure(architecture(1), 0.9, "search", cost=costs(0.5), seed=seed)
+        run.measure(architecture(1), 0.9, "validation", "finished", costs(0.5), seed=seed)
+        for heads, quality in ((2, 0.7), (3, 0.8)):
+            run.control("random", architecture(heads), quality, costs(0.95), seed=seed)
+    for heads, quality in ((2, 0.9), (3, 0.1)):
+        run.control("random", architecture(heads), quality, costs(0.95), "search")
+    run.archive.close()
+    assert "10.0 points above the best of them on validation (0.8000" in head_to_head(tmp_path).blocks[0].sentences[0]
+
+
 def test_a_diverged_network_is_empty_not_nan(tmp_path: Path) -> None:
     one_winner(tmp_path, quality=math.nan)
     found, _ = only(tmp_path)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 import re
+from itertools import product
 from pathlib import Path
 from shlex import quote
 
+import numpy as np
 import pytest
 
 from analysis.abstract import abstract
-from analysis.head_to_head import head_to_head
-from analysis.report import report
-from analysis.runs import here
+from analysis.head_to_head import HeadToHead, head_to_head
+from analysis.html import environment
+from analysis.report import _page, report
+from analysis.runs import here, open_runs
 from methods import Architecture, Budget, UserError
 from methods.budget import parse_quantity
 from search.archive import Archive
@@ -78,6 +82,44 @@ def test_the_summary_has_five_sentences(run: Path, tmp_path: Path) -> None:
     assert "was not recorded" in said[4]
 
 
+def summary_of(path: Path, qualities: dict[str, float], teacher: float | None, limit: str = "1G", metric: str = "accuracy") -> list[str]:
+    """Of networks of 0.5 GFLOPs, and a teacher of as many; the first is measured without predictions."""
+    folder = Folder(path, [{"name": "small", "max_flops": limit}], metric=metric)
+    for method, quality in qualities.items():
+        folder.measure(Architecture.of(method, {}), quality, "search", cost=costs(0.5))
+        folder.measure(Architecture.of(method, {}), quality, "validation", "finished", costs(0.5))
+        folder.stage(method, "train", 10, 1e12 if quality else 1e9)
+    if teacher is not None:
+        folder.control("teacher", Architecture.of("teacher", {}), teacher, costs(0.5))
+    folder.archive.close()
+    return abstract(head_to_head(path))
+
+
+def test_the_summary_is_true_of_poor_runs(tmp_path: Path) -> None:
+    alone = summary_of(tmp_path / "alone", {"a": 0.9}, 0.95)
+    assert alone[2] == "The only row with a quality keeps 94.7 % of the teacher's quality with 100 % of its FLOPs."
+    assert alone[3].startswith("Whether the search beats random architectures of the same size can't be said in the only case")
+    level = summary_of(tmp_path / "level", {"a": 0.0, "b": 0.0}, 0.0, metric="matthews")
+    assert "not above 0" in level[2] and "not measured" not in level[2]
+    none = summary_of(tmp_path / "none", {"a": 0.9, "b": 0.8}, None)
+    assert "the teacher was not measured on validation" in none[2]
+    many = summary_of(tmp_path / "many", {"a": 0.9, "b": 0.8}, 0.9)
+    assert many[2] == "This row keeps 100.0 % of the teacher's quality with 100 % of its FLOPs."
+    lost = summary_of(tmp_path / "lost", {"a": 0.9, "b": math.nan}, 0.9)
+    assert "with a, 1T FLOPs" in lost[4], "what has no quality is not the cheapest"
+    bare = Folder(tmp_path / "bare", [{"max_flops": 1e9}])
+    bare.measure(Architecture.of("m", {}), 0.5, "search", cost=costs(0.2))
+    bare.archive.close()
+    said = abstract(head_to_head(bare.path))
+    assert "none of its networks was measured on the split validation yet" in said[0] and "0 seeds" not in said[0]
+    assert said[2] == "No row has a quality that could be set against the teacher's."
+    assert summary_of(tmp_path / "other", {"a": 0.7, "b": 0.6}, None, "2G")
+    both = abstract(head_to_head([tmp_path / "many", tmp_path / "other"]))
+    assert "2 budgets (small: max_flops 1G, small: max_flops 2G)" in both[0]
+    assert "a of many (small: max_flops 1G, 0.9000) and a of other (small: max_flops 2G, 0.7000)" in both[1]
+    assert "; for 1 of 2 that can't be said (the teacher was not measured on validation)" in both[2]
+
+
 def test_in_a_browser(page: Path, run: Path, tmp_path: Path) -> None:
     with Archive(run / "archive.db", create=False) as archive:
         measured = archive.measurements(task="sst2")
@@ -107,6 +149,53 @@ def test_in_a_browser(page: Path, run: Path, tmp_path: Path) -> None:
         assert opened.run(TOO_WIDE) == [], "it fits a phone"
         assert opened.complaints == []
         assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+ASK = """(() => {
+    const answers = [];
+    for (let task = 0; task < TASKS; task += 1) {
+        const select = document.getElementById("task"), slider = document.getElementById("limit");
+        select.value = String(task);
+        select.dispatchEvent(new Event("change"));
+        for (const step of [0, 100, 200, 300, 400]) {
+            slider.value = String(step);
+            slider.dispatchEvent(new Event("input"));
+            const box = document.getElementById("answer");
+            answers.push([task, box.dataset.limit, box.dataset.id, box.textContent]);
+        }
+    }
+    return JSON.stringify(answers);
+})()"""
+
+
+def test_the_slider_answers_as_query_does_where_seeds_are_missing(tmp_path: Path) -> None:
+    """Two methods, shared and finished, each network measured in some of three seeds; some qualities are no number."""
+    rng, tasks = np.random.default_rng(0), 12
+    folder = Folder(tmp_path / "seeds", [{"max_flops": "1G"}])
+    for task in range(tasks):
+        with folder.on(f"task{task}"):
+            for method, size, kind, seed in product(("a", "b"), range(1, 5), ("shared", "finished"), range(3)):
+                if rng.random() < 0.6:
+                    quality = rng.choice([0.7, 0.8, 0.8, 0.9, math.nan] if task % 3 == 0 else [0.6, 0.7, 0.8, 0.9])
+                    for split in ("search", "validation"):
+                        which = Architecture.of(method, {"size": size})
+                        folder.measure(which, float(quality), split, kind, costs(size * (0.2 if method == "a" else 0.25)), seed=seed)
+    folder.archive.close()
+    (run,) = open_runs([folder.path])
+    page, measured = tmp_path / "page.html", run.measurements
+    page.write_text(environment().get_template("report.html").render(_page(HeadToHead((), (run.name,)), [run], [])))
+    run.close()
+    with browser(tmp_path / "profile") as opened:
+        opened.open(page)
+        answers = json.loads(opened.run(ASK.replace("TASKS", str(tasks))))
+    kinds = set()
+    for task, limit, found, text in answers:
+        answer = best(measured, Budget(max_flops=float(limit)), task=f"task{task}")
+        assert found == (answer.architecture.id if isinstance(answer, Answer) else ""), (task, limit)
+        if isinstance(answer, Answer):
+            kinds.add(answer.kind)
+            assert f"({answer.kind}; {len(answer.seeds)} seed" in text and f"({answer.validation_kind})" in text
+    assert kinds == {"shared", "finished"}
 
 
 def test_several_runs_and_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

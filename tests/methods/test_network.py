@@ -42,6 +42,7 @@ def test_a_saved_network_is_bit_equal_in_another_process(tmp_path: Path) -> None
     saved, x = network(), Case("", "dynabert").batch()
     save_network(saved, tmp_path, note="kept")
     assert json.loads((tmp_path / "config.json").read_text())["note"] == "kept"
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
     torch.save(x, tmp_path / "batch.pt")
     code = (
         "import sys, torch, methods\n"

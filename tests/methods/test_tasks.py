@@ -102,6 +102,7 @@ def test_mnli_keeps_its_second_validation_split(folder: Folder) -> None:
         ({"validation": "bad\t-1\n"}, r"validation.tsv, line 2: label '-1'"),
         ({"validation": ""}, r"validation.tsv: no rows; split 'validation' must not be empty"),
         ({"header": "text\tlabel"}, r"train.tsv: the header lacks column 'sentence' of task 'sst2'; found: text, label"),
+        ({"header": "sentence,label"}, r"train.tsv: the header lacks .*; found: sentence,label \(columns are separated by tabs\)"),
         ({"header": "sentence\tlabel\tlabel"}, r"the header names label twice"),
         ({"train": b"sentence\tlabel\nfine\t1\ncaf\xe9\t0\n"}, r"train.tsv, line 3: no UTF-8 \(byte 0xe9\)"),
         ({"train": "a\t1\nb\t0\n"}, r"train: 2 rows; at least 10 are needed"),

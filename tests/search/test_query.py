@@ -16,7 +16,7 @@ from methods.errors import UserError
 from search.archive import Archive
 from search.candidates import candidates, pareto_front
 from search.columns import Columns
-from search.measurement import Measurement
+from search.measurement import Kind, Measurement
 from search.query import Answer, NothingFits, best, fronts
 from search.timings import Timed, keep_timed, timed_in
 from tests.search.made import answer, made
@@ -107,6 +107,20 @@ def test_a_finished_network_of_a_lucky_seed_does_not_beat_one_of_all_seeds() -> 
     both = answer([*shared, *lucky, made(2, 0.8, "finished", seed=0)], Budget())
     assert (both.architecture.choices["width"], both.kind) == (2, "finished")
     assert answer(lucky, Budget()).kind == "finished"
+
+
+@pytest.mark.parametrize("kind", ["shared", "finished"])
+def test_networks_that_lack_seeds_are_compared_in_those_that_they_have(kind: Kind) -> None:
+    """Seed 0 is kind to all: what was measured there alone is worse there than what was measured in all three."""
+    steady = [made(1, quality, kind, seed) for seed, quality in enumerate((0.9, 0.7, 0.7))]
+    below = answer([*steady, made(2, 0.85, kind, 0)], Budget())
+    assert (below.architecture.choices["width"], below.seeds) == (1, (0, 1, 2)), "better in the seed that both have"
+    above = answer([*steady, made(2, 0.95, kind, 0)], Budget())
+    assert above.architecture.choices["width"] == 1, "two of three seeds know nothing better"
+    others = [made(width, 0.8, kind, seed) for seed, width in enumerate((2, 3, 4))]
+    poor = [made(1, 0.6, kind, seed) for seed in range(3)]
+    found = answer([*poor, *others], Budget())
+    assert (found.architecture.choices["width"], found.seeds) == (2, (0,)), "what every seed knows a better one than does not win"
 
 
 def test_seeds_that_finished_what_they_found_are_answered_with_what_most_of_them_name() -> None:
@@ -206,8 +220,21 @@ def test_what_comes_nearest_is_named() -> None:
 
 
 def test_a_quality_that_is_no_number_never_wins() -> None:
-    assert answer([made(1, math.nan), made(2, 0.0)], Budget()).architecture.choices == {"width": 2}
+    for none in (math.nan, math.inf, -math.inf):
+        assert answer([made(1, none), made(2, 0.0)], Budget()).architecture.choices == {"width": 2}
     assert [m.architecture.choices["width"] for m in pareto_front([made(1, math.nan), made(2, 0.0)])] == [2]
+
+
+def test_an_answer_of_no_number_is_still_json() -> None:
+    told = answer([made(1, math.nan), made(1, math.inf, seed=1)], Budget()).to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False))["metrics"] == {"accuracy": None, "f1": None}
+
+
+def test_runs_that_were_ranked_by_other_metrics_are_not_compared() -> None:
+    other = replace(made(2), metric="f1", metrics={"f1": 0.9})
+    both = Columns.joined({"a": Columns.of([made(1)]), "b": Columns.of([other])})
+    with pytest.raises(UserError, match="accuracy and f1"):
+        best(both, Budget())
 
 
 def test_what_is_left_of_each_limit() -> None:

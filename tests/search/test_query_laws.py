@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -21,7 +20,7 @@ from search.query import Answer, NothingFits, best, fronts
 from tests.search.made import made
 
 
-def current(found: Sequence[Measurement], kind: Kind) -> dict[Architecture, dict[int, Measurement]]:
+def current(found: Sequence[Measurement], kind: Kind) -> Candidates:
     """What counts on `search`, by one loop after another: per architecture and seed the last measurement of the present supernet."""
     kept: dict[Architecture, dict[int, Measurement]] = {}
     for place, m in enumerate(found):
@@ -42,53 +41,60 @@ def whose(m: Measurement) -> str:
     return m.architecture.method
 
 
-def rank(by_seed: dict[int, Measurement]) -> tuple[float, int, int, str]:
-    costs = by_seed[max(by_seed)].costs
-    mean = math.fsum(m.quality for m in by_seed.values()) / len(by_seed)
-    return -round(mean, 12), costs.flops, costs.parameters, by_seed[max(by_seed)].architecture.id
+Candidates = dict[Architecture, dict[int, Measurement]]
 
 
-def within(
-    candidates: dict[Architecture, dict[int, Measurement]], budget: Budget, method: str
-) -> dict[Architecture, dict[int, Measurement]]:
-    return {a: by for a, by in candidates.items() if a.method == method and budget.met_by(by[max(by)].costs)}
+def worth(by_seed: dict[int, Measurement], seeds: Iterable[int]) -> float:
+    """The mean over these seeds, as it is ranked by."""
+    values = [by_seed[seed].quality for seed in seeds]
+    found = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    return round(found, 12) if math.isfinite(found) else -math.inf
 
 
-def of_seed(candidates: dict[Architecture, dict[int, Measurement]], seed: int) -> dict[Architecture, dict[int, Measurement]]:
-    return {a: {seed: by[seed]} for a, by in candidates.items() if seed in by}
+def order(by_seed: dict[int, Measurement]) -> tuple[int, int, int, str]:
+    """Of equals the first: the one of fewer FLOPs, parameters, more seeds, the smaller id."""
+    last = by_seed[max(by_seed)]
+    return last.costs.flops, last.costs.parameters, -len(by_seed), last.architecture.id
 
 
-def finished_winner(finished: Any, shared: Any, budget: Budget, method: str) -> Architecture | None:
-    """What one method ships of what it finished; None where that does not stand for all."""
-    mine, others = within(finished, budget, method), within(shared, budget, method)
-    if not mine:
-        return None
-    first = min(others, key=lambda a: rank(others[a])) if others else None
-    seeds = {frozenset(by) for by in mine.values()}
-    if len(seeds) == 1 and (first is None or (first in mine and seeds == {frozenset(others[first])})):
-        return min(mine, key=lambda a: rank(mine[a]))
-    votes = []
-    for seed in {seed for some in (finished, shared) for a, by in some.items() if a.method == method for seed in by}:
-        its, rest = (within(of_seed(some, seed), budget, method) for some in (finished, shared))
-        if rest and min(rest, key=lambda a: rank(rest[a])) not in its:
-            return None
-        if its:
-            votes.append(min(its, key=lambda a: rank(its[a])))
-    most = max((votes.count(a) for a in mine), default=0)
-    named = [a for a in mine if votes.count(a) == most]
-    return min(named, key=lambda a: (-len(mine[a]), *rank(mine[a]))) if most else None
+def rank(by_seed: dict[int, Measurement], seeds: Iterable[int]) -> tuple[float, int, int, int, str]:
+    return -worth(by_seed, seeds), *order(by_seed)
+
+
+def first_of(found: Candidates) -> Architecture:
+    """Unbeaten on common seeds; of these what most seeds put first, then what has most seeds, then the best mean."""
+    unbeaten = {a: by for a, by in found.items()
+                if not any(other.keys() >= by.keys() and rank(other, by) < rank(by, by) for other in found.values())}  # fmt: skip
+    named = [min((a for a, by in unbeaten.items() if seed in by), key=lambda a: rank(unbeaten[a], [seed]))
+             for seed in {seed for by in unbeaten.values() for seed in by}]  # fmt: skip
+    return min(unbeaten, key=lambda a: (-named.count(a), -len(unbeaten[a]), *rank(unbeaten[a], unbeaten[a])))
+
+
+def within(candidates: Candidates, budget: Budget, method: str | None = None) -> Candidates:
+    return {a: by for a, by in candidates.items() if method in (None, a.method) and budget.met_by(by[max(by)].costs)}
+
+
+def stands(finished: Candidates, shared: Candidates) -> bool:
+    """Whether what a method finished stands for all; both within the budget."""
+    if not finished or not shared:
+        return bool(finished)
+    first = first_of(shared)
+    if first in finished and {frozenset(by) for by in finished.values()} == {frozenset(shared[first])}:
+        return True
+    bests = {seed: min((a for a in shared if seed in shared[a]), key=lambda a: rank(shared[a], [seed]))
+             for seed in {seed for by in shared.values() for seed in by}}  # fmt: skip
+    return all(seed in finished.get(a, {}) for seed, a in bests.items())
 
 
 def plainly(found: Sequence[Measurement], budget: Budget) -> tuple[str, Kind] | None:
     """The winner's id and kind by one loop after another over everything."""
-    finished, shared = current(found, "finished"), current(found, "shared")
-    there = {a.method for some in (finished, shared) for a in some if within(some, budget, a.method).get(a)}
-    winners = [finished_winner(finished, shared, budget, method) for method in there]
-    if not winners:
+    finished, shared = (within(current(found, kind), budget) for kind in ("finished", "shared"))
+    methods = {a.method for some in (finished, shared) for a in some}
+    if not methods:
         return None
-    if None not in winners:
-        return min(rank(finished[a]) for a in winners if a)[-1], "finished"
-    return min(rank(by) for a, by in shared.items() if within({a: by}, budget, a.method))[-1], "shared"
+    if all(stands(within(finished, budget, method), within(shared, budget, method)) for method in methods):
+        return first_of(finished).id, "finished"
+    return first_of(shared).id, "shared"
 
 
 widths = st.integers(1, 6)
@@ -97,7 +103,7 @@ measurements = st.lists(
         lambda width, flops, **facts: made(width, costs=Costs(100, 10 * (width // 2), 1000 * flops), **facts),
         width=widths,
         flops=st.integers(1, 3),
-        quality=st.sampled_from([0.1, 0.2, 0.3, 0.4]),
+        quality=st.sampled_from([0.1, 0.2, 0.3, 0.4, math.nan, math.inf]),
         kind=st.sampled_from(["shared", "finished", "control", "predicted"]),
         seed=st.integers(0, 2),
         weights_digest=st.sampled_from(["old", "new"]),
@@ -112,12 +118,14 @@ budgets = st.builds(
     max_params_non_embedding=st.none() | st.integers(1, 40),
     max_flops=st.none() | st.integers(500, 4000),
 )
+lucky = [made(1, 0.9, seed=0), made(2, 0.95, seed=0), made(2, 0.7, seed=1), made(3, 0.75, seed=1)]
 tenth = [made(1, q, seed=s) for s, q in enumerate((0.1, 0.2, 0.3))] + [made(1, 0.2)]
 
 
 @settings(max_examples=300, deadline=None)
 @given(measurements, budgets)
 @example(tenth, Budget())
+@example(lucky, Budget())
 def test_best_equals_a_plain_look_at_everything(found: list[Measurement], budget: Budget) -> None:
     ranked = [m for m in found if m.split == "search" and m.kind in ("shared", "finished")]
     if not ranked:
@@ -150,11 +158,12 @@ def test_the_front_equals_a_plain_look_at_every_pair(found: list[Measurement], c
     def point(m: Measurement) -> tuple[float, float]:
         return getattr(m.costs, cost), m.quality
 
+    found = [m for m in found if math.isfinite(m.quality)]
     front = pareto_front(found, cost)
     unbeaten = {point(m) for m in found if not any(beats(other, m) for other in found)}
     assert [point(m) for m in front] == sorted(unbeaten)
     for m in front:
-        assert m.architecture.id == min(other.architecture.id for other in found if point(other) == point(m))
+        assert order({0: m}) == min(order({0: other}) for other in found if point(other) == point(m))
 
 
 devices = st.dictionaries(st.sampled_from(["phone", "laptop"]), st.sampled_from([0.1, 0.2, 0.3]))
@@ -182,7 +191,7 @@ def test_limits_of_several_devices(found: list[Measurement], latency: list[dict[
         assert any(all(device not in last[key].costs.latency for key in candidates_of.items()) for device in limits)
         return
     if fitting:
-        assert isinstance(result, Answer) and result.architecture.id == min(rank(by) for by in fitting.values())[-1]
+        assert isinstance(result, Answer) and result.architecture == first_of(fitting)
     else:
         assert isinstance(result, NothingFits)
         if result.nearest:
@@ -192,23 +201,21 @@ def test_limits_of_several_devices(found: list[Measurement], latency: list[dict[
 @settings(max_examples=300, deadline=None)
 @given(measurements, budgets)
 def test_the_fronts_are_of_one_kind_each_and_keep_within_the_limits(found: list[Measurement], budget: Budget) -> None:
+    ranked = [m for m in found if m.split == "search" and m.kind in ("shared", "finished")]
+    made_of = {front.kind: front.points for front in fronts(found, "max_flops", budget)} if ranked else {}
     for kind in ("finished", "shared"):
-        kept = current(found, kind)
-        fitting = [by for a, by in kept.items() if within({a: by}, budget, a.method)]
-        unbeaten = [rank(by)[1:] for by in fitting if not any(beats(other, by) for other in fitting)]
-        made_of = [front for front in (fronts(found, "max_flops", budget) if current(found, "finished") or current(found, "shared") else [])
-                   if front.kind == kind]  # fmt: skip
-        listed = [c for front in made_of for c in front.points]
+        fitting = list(within(current(found, kind), budget).values())
+        unbeaten = [order(by) for by in fitting if worth(by, by) > -math.inf and not any(beats(other, by) for other in fitting)]
+        listed = made_of.get(kind, ())
         assert [c.costs.flops for c in listed] == sorted(c.costs.flops for c in listed)
-        assert sorted((c.costs.flops, c.costs.parameters, c.architecture.id) for c in listed) == sorted(unbeaten)
+        assert sorted((c.costs.flops, c.costs.parameters, -len(c.seeds), c.architecture.id) for c in listed) == sorted(unbeaten)
+    answer = best(found, budget) if ranked else None
+    if isinstance(answer, Answer) and math.isfinite(answer.quality):
+        assert answer.architecture in [c.architecture for c in made_of[answer.kind]], "what is best is beaten by nothing"
 
 
 def beats(one: dict[int, Measurement], other: dict[int, Measurement]) -> bool:
     """At no more FLOPs at least as good in the mean over the other's seeds, all of which it was measured in."""
-    if one is other or not one.keys() >= other.keys():
+    if one is other or not one.keys() >= other.keys() or order(one)[0] > order(other)[0]:
         return False
-    worth = round(math.fsum(one[seed].quality for seed in other) / len(other), 12)
-    flops, (least, limit) = rank(one)[1], (-rank(other)[0], rank(other)[1])
-    if flops > limit or worth < least:
-        return False
-    return (flops, worth) != (limit, least) or (-len(one), rank(one)[-1]) < (-len(other), rank(other)[-1])
+    return (-worth(one, other), *order(one)) < (-worth(other, other), *order(other))

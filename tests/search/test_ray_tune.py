@@ -28,6 +28,13 @@ def problem(space: LayerSpace, budget: Budget | None = None, evaluations: int = 
     return Problem(space, budget or Budget(), costs_of(space), 3, evaluations, objectives)
 
 
+def test_nothing_runs_before_it_is_asked() -> None:
+    """Plans and checks make a strategy for its errors alone."""
+    made = RayTune(problem(SMALL))
+    assert list_named_actors(all_namespaces=True) == []
+    made.close()
+
+
 def test_trials_of_a_tuner_are_those_of_the_searcher_asked_and_told(capfd: pytest.CaptureFixture[str]) -> None:
     """With anchors, a limit that proposals exceed, and two objectives; then an end amid a generation leaves no process behind."""
     budget = share(LARGE, 0.4)

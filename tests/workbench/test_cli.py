@@ -247,6 +247,10 @@ def test_compare_refuses_another_form(demo_run: Path) -> None:
     assert call("compare", demo_run, "--format", "pdf").exit_code == 2
 
 
+def test_report_refuses_a_directory_before_anything_is_drawn(demo_run: Path, tmp_path: Path) -> None:
+    assert f"--output {tmp_path}: is a directory" in refused(call("report", demo_run, "--output", tmp_path))
+
+
 def test_export(demo_run: Path, tmp_path: Path) -> None:
     found = json.loads(call("query", demo_run, "--json").stdout)
     result = call("export", demo_run, found["id"][:10], tmp_path / "network")

@@ -70,6 +70,16 @@ def test_stages_of_workers_side_by_side_count_with_all_they_computed() -> None:
     assert watch.left() == "12 min", "computed before this run: the rate is still the estimate"
 
 
+def test_time_before_a_new_beginning_says_nothing_of_the_rate() -> None:
+    """800 s of tuning, then a stage of workers side by side, and one that they had computed before."""
+    watch = Watch()
+    watch.reporter.side_by_side = True
+    watch.finish(2, passed=800, seconds=None)
+    watch.reporter.begin_anew()
+    watch.finish(1, passed=10, seconds=10)
+    assert watch.left() == "60 s", "600 FLOPs at 100 in 10 s"
+
+
 def test_a_search_whose_time_is_not_known_says_nothing_of_the_rate() -> None:
     watch = Watch()
     watch.finish(1, passed=10, seconds=10)
