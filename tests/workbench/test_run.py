@@ -149,6 +149,18 @@ def test_query_under_a_budget(demo_run: Path) -> None:
     assert answer.validation_kind == "finished"
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"task": "dmo"}, "--task dmo: .* did you mean demo"),
+        ({"method": "other", "task": "demo"}, "--method other: .* there are dynabert$"),
+    ],
+)
+def test_query_of_what_is_not_there(asked: dict[str, str], said: str, demo_run: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        workbench.query(demo_run, **asked)  # type: ignore[arg-type]
+
+
 def test_query_where_nothing_fits(demo_run: Path) -> None:
     answer = workbench.query(demo_run, max_flops="1K", max_params="1M")
     assert isinstance(answer, NothingFits) and answer.binding == ("max_flops",)

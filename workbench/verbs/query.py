@@ -17,6 +17,7 @@ from search.query import Answer, NothingFits, best, fronts, plain
 from search.query import Front as MeasuredFront
 from search.timings import timed_in
 from workbench.folder import RunFolder
+from workbench.places import suggestion
 from workbench.predicting import Front, NonePredicted, Predicted, predicted, predicted_front
 
 Quantity = float | int | str | None
@@ -115,9 +116,20 @@ def _measured(run: Runs, method: str | None, task: str | None) -> Columns:
         folder = RunFolder(path)
         with folder.open_archive() as archive:
             columns = archive.columns(task, method).timed(timed_in(archive))
+            if not len(columns):
+                _refuse_unknown(archive.columns(), path, task, method)
         corpus = folder.experiment().corpus
         found[str(path)] = columns if corpus is None or task is not None else columns.where(~columns.are("task", corpus.name))
     return next(iter(found.values())) if len(found) == 1 else Columns.joined(found)
+
+
+def _refuse_unknown(columns: Columns, path: Path | str, task: str | None, method: str | None) -> None:
+    """Raises UserError where a name was given that the archive does not have."""
+    columns = columns.where(~columns.are("kind", "control"))
+    for option, given, name in (("--task", task, "task"), ("--method", method, "method")):
+        known = sorted({str(columns.words[name][place]) for place in columns.texts[name]})
+        if given is not None and known and given not in known:
+            raise UserError(f"{option} {given}: nothing of that name was measured in {path}{suggestion(given, known)}")
 
 
 @dataclass(frozen=True)
