@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
@@ -30,11 +31,12 @@ def open_database(location: str | Path, create: bool) -> tuple[Engine, str, Path
     url = _url(location)
     path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     name, schema = str(path) if path else _shown(url), _schema(url)
+    still = path is not None and not create and _is_still(path)
     if path:
-        _look(path, name, create)
-    engine = _engine(url, name)
+        _look(path, name, create, still)
+    engine = _engine(url.set(database=_as_uri(path, still), query={"uri": "true"}) if path and still else url, name)
     if path:
-        event.listen(engine, "connect", _use_write_ahead_log)
+        event.listen(engine, "connect", _by_hand if still else _use_write_ahead_log)
         event.listen(engine, "begin", _begin)
     try:
         _prepare(engine, name, create, schema)
@@ -109,11 +111,23 @@ def _url(location: str | Path) -> URL:
         raise UserError(f"archive {shown!r}: neither a path nor a database URL such as postgresql+psycopg://user@host/name") from error
 
 
-def _look(path: Path, name: str, create: bool) -> None:
+def _is_still(path: Path) -> bool:
+    """Whether a file is in a folder where this process may write nothing, not even what SQLite keeps beside a file for its readers, and
+    nobody else is writing to it."""
+    may_write = os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    return path.is_file() and not may_write and not path.with_name(f"{path.name}-wal").exists()
+
+
+def _as_uri(path: Path, still: bool) -> str:
+    """The file, for reading alone."""
+    return f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
+
+
+def _look(path: Path, name: str, create: bool, still: bool) -> None:
     """Reads an existing file without changing a byte of it; makes the folder of one to come."""
     if path.is_file() and path.stat().st_size > 0:
         try:
-            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+            connection = sqlite3.connect(_as_uri(path, still), uri=True, timeout=BUSY_SECONDS)
             try:
                 tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 rows = connection.execute("SELECT value FROM meta WHERE key = ?", (_VERSION_KEY,)).fetchall() if "meta" in tables else []
@@ -152,7 +166,7 @@ def _use_write_ahead_log(connection: Any, _: object) -> None:
     A commit is handed to the system and not waited for on the disk (20 ms and more each): it outlives the process, killed or not; a power
     cut may take the last ones, never a part of one, and they are made again.
     """
-    connection.isolation_level = None  # Else the driver opens transactions by itself, and none before CREATE TABLE.
+    _by_hand(connection, _)
     give_up = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -163,6 +177,11 @@ def _use_write_ahead_log(connection: Any, _: object) -> None:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
             time.sleep(_PAUSE)
+
+
+def _by_hand(connection: Any, _: object) -> None:
+    """Else the driver opens transactions by itself, and none before CREATE TABLE."""
+    connection.isolation_level = None
 
 
 def _begin(connection: Connection) -> None:

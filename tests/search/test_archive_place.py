@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import multiprocessing
 import os
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,7 @@ def test_reading_makes_no_archive(tmp_path: Path) -> None:
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """A folder that can't be written to, and a process that is not allowed everything."""
+    codecs.lookup("cp437")  # of NumPy's archives; what Python loads late may lie where nobody may read
     folder = Path(tempfile.mkdtemp())
     privileged = os.geteuid() == 0
     folder.chmod(0o555)
@@ -200,11 +203,40 @@ def as_nobody() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@contextmanager
+def as_owner(folder: Path) -> Iterator[None]:
+    """May write into the folder of `as_nobody`."""
+    privileged, mode = os.getuid() == 0, folder.stat().st_mode
+    if privileged:
+        os.seteuid(0)
+    folder.chmod(0o755)
+    try:
+        yield
+    finally:
+        folder.chmod(mode)
+        if privileged:
+            os.seteuid(65534)
+
+
 def test_a_read_only_folder_is_named(as_nobody: Path) -> None:
     for path in (as_nobody / "archive.db", as_nobody / "run" / "archive.db"):
         with pytest.raises(UserError, match=str(as_nobody)):
             Archive(path)
     assert list(as_nobody.iterdir()) == []
+
+
+def test_an_archive_in_a_read_only_folder_is_read(tmp_path: Path, as_nobody: Path) -> None:
+    folder = as_nobody / "run"
+    with as_owner(as_nobody):
+        with Archive(folder / "archive.db") as archive:
+            archive.add(BASE, predictions(0.5))
+        folder.chmod(0o555)
+    with Archive(folder / "archive.db", create=False) as archive:
+        told = archive.predictions(BASE.key)
+        assert archive.measurements() == [BASE] and told is not None and (told.logits == 0.5).all()
+        with pytest.raises(UserError, match=r"archive\.db"):
+            archive.add(numbered(1))
+    assert {path.name for path in folder.iterdir()} == {"archive.db", "predictions"}
 
 
 @pytest.mark.parametrize("location", ["nosuchdatabase://host/name", "sqlite+nosuchdriver:///x.db", "://"])
