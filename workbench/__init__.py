@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workbench.verbs.export import export
     from workbench.verbs.latency import latency
     from workbench.verbs.plan import plan
-    from workbench.verbs.query import front, query
+    from workbench.verbs.query import front, pareto, query
     from workbench.verbs.report import report
     from workbench.verbs.run import run
 
@@ -30,6 +30,7 @@ __all__ = [
     "latency",
     "load_experiment",
     "open_archive",
+    "pareto",
     "plan",
     "query",
     "report",
@@ -41,6 +42,7 @@ _HOMES = {
     "load_experiment": "workbench.loading",
     "open_archive": "workbench.folder",
     "front": "workbench.verbs.query",
+    "pareto": "workbench.verbs.query",
     **{verb: f"workbench.verbs.{verb}" for verb in ("run", "plan", "query", "compare", "dashboard", "export", "latency", "report")},
 }
 
