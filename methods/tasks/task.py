@@ -106,6 +106,9 @@ def load_task(
         raise UserError(f"task {name!r}: search_rows: {search_rows}; at least 1 is needed")
     splits = {key: _windowed(split, windows) for key, split in _splits(spec, str(data)).items()}
     source = f"{data}: train"
+    present = np.unique(splits["train"].labels) if spec.kind == "classification" else None
+    if present is not None and len(present) == 1:
+        raise UserError(f"{source}: every row has the label {spec.labels[int(present[0])]!r}; rows of at least two classes are needed")
     train, search = carve(splits["train"], source, search_rows)
     return Task(spec, {"train": train, "search": search, **{key: split for key, split in splits.items() if key != "train"}})
 
