@@ -100,7 +100,7 @@ def test_mnli_keeps_its_second_validation_split(folder: Folder) -> None:
         ({"validation": "fine\t1\nbad\t2\n"}, r"validation.tsv, line 3: label '2' in .* allowed: 0 to 1, or negative, positive"),
         ({"validation": "bad\t\n"}, r"validation.tsv, line 2: label ''"),
         ({"validation": "bad\t-1\n"}, r"validation.tsv, line 2: label '-1'"),
-        ({"train": "".join(f"word{i}\t1\n" for i in range(20))}, r"train: every row has the label 'positive'; rows of at least two classes"),
+        ({"train": "".join(f"word{i}\t1\n" for i in range(20))}, r"train: every row has the label 'positive'; rows of at least two"),
         ({"validation": ""}, r"validation.tsv: no rows; split 'validation' must not be empty"),
         ({"header": "text\tlabel"}, r"train.tsv: the header lacks column 'sentence' of task 'sst2'; found: text, label"),
         ({"header": "sentence,label"}, r"train.tsv: the header lacks .*; found: sentence,label \(columns are separated by tabs\)"),
