@@ -134,6 +134,10 @@ def _latency(kind: str, device: str) -> Column:
     return Column(f"{kind}.{device}", heading, ("flops", f"{kind}.{device}"), lambda row: f"{1000 * getattr(row, kind)[device]:.4g}")
 
 
+def _other(name: str) -> Column:
+    return Column(f"also.{name}", name, ("quality", f"also.{name}"), lambda row: f"{row.also[name]:.4f}")
+
+
 _RUN = Column("run", "run", (), lambda row: row.run, left=True)
 _ROW = Column("row", "row", (), lambda row: row.row, left=True)
 _ARCHITECTURE = Column("architecture", "architecture", ("architecture",), _architecture, left=True)
@@ -211,7 +215,7 @@ def parts(table: HeadToHead) -> list[Part]:
         breaks: tuple[int, ...] = (sum(row.kind == "method" for row in block.rows),)
         costs = (*(c for c in (_RUN, _ROW) if c.name not in hidden), *_SIZE, *latencies(block.rows), *spent)
         found += [
-            Part(title(block), quality, block.rows, block.metric, block.sentences, (block,), breaks, "quality"),
+            Part(title(block), with_others(quality, block.rows), block.rows, block.metric, block.sentences, (block,), breaks, "quality"),
             Part(f"{title(block)}: costs", costs, block.rows, block.metric, (), (block,), breaks, "costs"),
         ]
     for name in dict.fromkeys(block.task for block in table.corpora):
@@ -221,6 +225,14 @@ def parts(table: HeadToHead) -> list[Part]:
         heading = f"{name}: held-out masked words (nats per word, larger is better)"
         found.append(Part(heading, on_corpus, rows, blocks[0].metric, (), blocks, breaks, "corpus"))
     return found
+
+
+def with_others(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The task's other metrics stand behind the main one."""
+    names = dict.fromkeys(name for row in rows for name in row.also)
+    others = tuple(_other(name) for name in names)
+    place = next(i for i, column in enumerate(columns, 1) if column.name == "quality")
+    return (*columns[:place], *others, *columns[place:])
 
 
 def latencies(rows: Sequence[Row]) -> tuple[Column, ...]:
@@ -245,7 +257,8 @@ def _on_quality(blocks: Sequence[Block]) -> list[str]:
         SPLITS,
         f"Up to {most} seed{'' if most == 1 else 's'}; ±: standard deviation over so many networks, as stand in brackets.",
         f"Random: random architectures whose binding limit is used to {window}, treated as the winner is.",
-        "Search: the quality there that chose. Gap: to the teacher, in points (hundredths) of the metric; kept: the share of its quality.",
+        "Of several metrics the first one ranks and is tested. Search: the quality there that chose. Gap: to the teacher, in points "
+        "(hundredths) of the metric; kept: the share of its quality.",
         TESTS,
     ]
     if most == 1:

@@ -38,9 +38,10 @@ class Row:
     `kind`: `method` (what the method ships), `selection` (what one way of searching found, where a method has several), or `control`.
 
     `quality`: mean of the main metric on `validation` over `networks` networks of `seeds` seeds, `spread` their standard deviation,
-    `lowest` and `highest` their range; `interval_low`, `interval_high`: 95 % bootstrap interval of the mean over examples.
-    `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less the teacher's, in points
-    (hundredths); `retention`: quality over the teacher's. Costs are means over the networks; search and training costs are per seed.
+    `lowest` and `highest` the range; `interval_low`, `interval_high`: 95 % bootstrap interval of the mean over examples. `also`: means of
+    the task's other metrics, by name. `search_quality`: the mean of what chose, on `search`, in the kind `chosen_by`. `gap`: quality less
+    the teacher's, in points (hundredths); `retention`: quality over the teacher's. Costs are means over the networks; search and training
+    costs are per seed.
     `training_steps` are those of the optimiser, `training_subnetwork_steps` one for each sub-network that such a step trains.
     Of methods trained on a corpus `training_*` hold that work divided by the tasks and budgets it serves, `corpus_*` hold it whole.
     `latency`: mean seconds by device, as the device's table predicts them; `latency_measured`: as the whole networks were timed.
@@ -60,6 +61,7 @@ class Row:
     architecture: str | None = None
     architecture_id: str | None = None
     quality: float | None = None
+    also: Mapping[str, float] = field(default_factory=dict)
     spread: float | None = None
     lowest: float | None = None
     highest: float | None = None
@@ -97,10 +99,11 @@ class Row:
     why: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """Every column by name, `why` among them; a column for each device; the measurements themselves are left out."""
-        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measured", "latency", "latency_measured")}
-        for name in ("latency", "latency_measured"):
-            data |= {f"{name}.{device}": seconds for device, seconds in getattr(self, name).items()}
+        """Every column by name, `why` among them; a column for each device and each other metric; the measurements are left out."""
+        many = ("also", "latency", "latency_measured")
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("measured", *many)}
+        for name in many:
+            data |= {f"{name}.{one}": value for one, value in getattr(self, name).items()}
         return {**data, "why": dict(self.why)}
 
 

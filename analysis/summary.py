@@ -11,6 +11,7 @@ from analysis.description import describe
 from analysis.paired import interval
 from analysis.spending import Cells
 from analysis.statistics import mean_and_spread
+from search.measurement import BYTES
 
 if TYPE_CHECKING:
     from analysis.runs import Run
@@ -35,6 +36,7 @@ def quality_cells(run: Run, measured: Sequence[Measurement], teacher: Measuremen
     between = interval(run, measured)
     values = {
         "quality": mean,
+        "also": _others(measured),
         "spread": spread,
         "lowest": min(qualities),
         "highest": max(qualities),
@@ -49,6 +51,12 @@ def quality_cells(run: Run, measured: Sequence[Measurement], teacher: Measuremen
         values |= {"interval_low": between[0], "interval_high": between[1]}
     to_teacher = gap_cells(mean, teacher)
     return Cells(values | to_teacher.values, why | to_teacher.why)
+
+
+def _others(measured: Sequence[Measurement]) -> dict[str, float]:
+    """Means of the metrics besides the main one that all of these have."""
+    names = [name for name in measured[0].metrics if name not in (measured[0].metric, *BYTES) and all(name in m.metrics for m in measured)]
+    return {name: fmean(m.metrics[name] for m in measured) for name in names}
 
 
 def gap_cells(quality: float, teacher: Measurement | None) -> Cells:

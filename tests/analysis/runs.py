@@ -56,13 +56,14 @@ class Folder:
         correct: np.ndarray | None = None,
         logits: np.ndarray | None = None,
         labels: np.ndarray | None = None,
+        also: dict[str, float] | None = None,
     ) -> None:
-        """`correct`: kept as predictions that are right there and wrong elsewhere (two classes)."""
+        """`also`: further metrics. `correct`: kept as predictions that are right there and wrong elsewhere (two classes)."""
         self._count += 1
         of_supernet = kind in ("shared", "predicted", "assembled")
         weights = f"supernet {self.trained} of {which.method} {seed}" if of_supernet else f"weights {self._count}"
         found = Measurement(
-            which, self.task, split, f"digest of {split}", weights, kind, seed, self.metric, {self.metric: quality},
+            which, self.task, split, f"digest of {split}", weights, kind, seed, self.metric, {self.metric: quality, **(also or {})},
             cost or costs(1.0), control,
         )  # fmt: skip
         labels = LABELS if labels is None else labels

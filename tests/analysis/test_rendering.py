@@ -37,6 +37,26 @@ def test_every_format_states_its_conventions(small: HeadToHead, format: str) -> 
         assert word in flat
 
 
+def test_a_task_of_two_metrics_shows_both(tmp_path: Path) -> None:
+    run = Folder(tmp_path / "run", [{"max_flops": 1e9}], task="squad", metric="answer_f1")
+    which = architecture(3)
+    for seed, (f1, exact) in enumerate(((0.8, 0.6), (0.7, 0.5))):
+        run.measure(which, f1, "search", seed=seed)
+        for split in ("search", "validation"):
+            run.measure(which, f1, split, "finished", seed=seed, also={"exact_match": exact, "file_bytes": 1e6})
+    run.control("teacher", architecture(12), 0.9, costs(3.0))
+    run.archive.close()
+    table = head_to_head(tmp_path / "run")
+    found = {row.row: row for row in table.rows}
+    assert found["dynabert"].also == {"exact_match": pytest.approx(0.55)} and found["teacher"].also == {}
+    lines = [line.split() for line in table.render().splitlines()]
+    assert lines[1][2:5] == ["answer_f1", "exact_match", "search"]
+    shown = next(line for line in lines if line[:1] == ["dynabert"])
+    assert "0.5500" in shown and max(map(len, table.render().splitlines())) <= 120
+    assert json.loads(table.render("json"))["rows"][0]["also.exact_match"] == pytest.approx(0.55)
+    assert r"exact\_match" in table.render("tex") and "also.exact_match" in table.render("csv").splitlines()[0]
+
+
 def test_the_terminal_table_fits_120_columns(small: HeadToHead) -> None:
     lines = small.render().splitlines()
     assert max(map(len, lines)) <= 120
