@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import psutil
 import torch
 
 from methods.latency import Fingerprint, Timing
@@ -25,7 +26,9 @@ from search.latency.measure import Call, Heard, Rounds, Timer, by_clock, load_av
 from search.latency.subject import Subject, copies, from_dict, import_parts, prepared, size
 
 ROOM = 2 << 30
-"""Bytes of parameters that are held at a time."""
+"""Bytes of parameters that may be held at a time on any machine."""
+SHARE = 0.25
+"""Of the memory that is free so much may be parameters: what is timed in the same rounds was slowed alike."""
 
 
 def main() -> None:
@@ -53,8 +56,8 @@ def answer(request: Mapping[str, Any], heard: Heard = unheard) -> dict[str, Any]
     }
 
 
-def timed(subjects: Sequence[Subject], setting: Mapping[str, Any], heard: Heard = unheard, room: int = ROOM) -> tuple[list[Timing], float]:
-    """Groups of subjects that fit into memory, drawn at random, are measured one after another, each for its share of the time.
+def timed(subjects: Sequence[Subject], setting: Mapping[str, Any], heard: Heard = unheard, room: int | None = None) -> tuple[list[Timing], float]:
+    """Groups of subjects that fit into `room`, drawn at random, are measured one after another, each for its share of the time.
 
     Returns the times and the greatest share of waiting for a processor that is not counted in them (`clock_of`).
     """
@@ -67,7 +70,7 @@ def timed(subjects: Sequence[Subject], setting: Mapping[str, Any], heard: Heard 
     def say(before: float, share: float, part: float) -> None:
         heard(min(1.0, max(before + share * part, (time.perf_counter() - began) / setting["seconds"])))
 
-    for group in groups([size(subject) for subject in subjects], room, setting["seed"]):
+    for group in groups([size(subject) for subject in subjects], room or max(ROOM, int(SHARE * psutil.virtual_memory().available)), setting["seed"]):
         before = len(found) / len(subjects)
         left = max(0.01, end - time.perf_counter()) * len(group) / (len(subjects) - len(found))
         with torch.inference_mode():
