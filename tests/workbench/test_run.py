@@ -252,6 +252,8 @@ def test_export_refuses(demo_run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         workbench.export(demo_run, "0", tmp_path)
+    with pytest.raises(UserError, match=r"mine.txt/new/one: no directory can be made there"):
+        workbench.export(demo_run, "0", tmp_path / "mine.txt" / "new" / "one")
     with pytest.raises(UserError, match=r"no architecture .* begins with 'zz'"):
         workbench.export(demo_run, "zz", tmp_path / "new")
     with pytest.raises(UserError, match="--task rte"):

@@ -67,6 +67,10 @@ def export(
     experiment = folder.experiment()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: is not empty; name a new or empty directory")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{target}: no directory can be made there ({error.strerror})") from error
     with folder.open_archive() as archive:
         measured, stages = archive.measurements(), archive.stages()
     options = _task(experiment, task)
